@@ -1,0 +1,98 @@
+// Package codec is the sans-I/O half of a text protocol server: framing out of
+// buffered bytes (lines, dot-terminated blocks, counted chunks), replies, and
+// the Session interface that a protocol implements and the engine drives.
+//
+// A Session never touches a socket. It is given the bytes that have arrived,
+// consumes one frame a Step, appends its reply, and says with one Action what
+// has to happen next. The same Session therefore serves plaintext and TLS,
+// runs in tests without a network, and is fuzzed as it is.
+package codec
+
+import (
+	"crypto/tls"
+	"net/netip"
+)
+
+// Action says what a Step wants to happen next.
+type Action uint8
+
+const (
+	// NeedMore: no complete frame is buffered. Step may still have consumed
+	// bytes (of a line that is being skipped, of a body), but that is no
+	// progress of the dialogue: a deadline for a complete command keeps running.
+	NeedMore Action = iota
+	// Continue: one frame was consumed. Step again.
+	Continue
+	// Upgrade: the frame was STARTTLS and the session allows it. Nothing has
+	// been appended for it: the engine now calls GoAhead, or Refuse with
+	// Injected or TLSUnavailable.
+	Upgrade
+	// Lend: what comes next may wait (a disk, a dial). The engine calls the
+	// following Steps from a goroutine that may block, the first one at once,
+	// even with no input.
+	Lend
+	// Return: the waiting is over; the connection may go back to its event loop.
+	// Only a Step that was called after Lend returns it.
+	Return
+	// Close: send what was appended, then end the connection in good order.
+	Close
+)
+
+// Refusal is the reason for which the engine, not the session, turns a peer away.
+type Refusal uint8
+
+const (
+	// Busy: too many connections, in all or from this client. Said instead of the greeting.
+	Busy Refusal = iota
+	// Draining: the server is shutting down.
+	Draining
+	// TimedOut: a deadline passed while a command was awaited.
+	TimedOut
+	// TLSUnavailable: STARTTLS cannot be served now. The session goes on in plaintext.
+	TLSUnavailable
+	// Injected: plaintext stood behind STARTTLS in the buffer.
+	Injected
+	// Internal: the session failed in a way that is our fault.
+	Internal
+)
+
+// Session is the server side of one protocol on one connection.
+//
+// The engine calls its methods one at a time, never two at once: on the
+// connection's event loop, and between Lend and Return on a goroutine. On the
+// loop no method may wait. Methods that take out append to it and return it;
+// they keep neither out nor in after they return. Replies are complete lines.
+type Session interface {
+	// Greet appends the greeting. On an implicit-TLS listener Secured comes first.
+	Greet(out []byte) []byte
+
+	// Step consumes at most one frame from the front of in, n bytes, and appends
+	// its reply to out. in is all that is buffered and not yet consumed; it may
+	// be empty and it may end anywhere.
+	Step(in, out []byte) (n int, _ []byte, _ Action)
+
+	// GoAhead appends the go-ahead for the STARTTLS that Step has just reported.
+	// Nothing in plaintext follows it.
+	GoAhead(out []byte) []byte
+
+	// Secured tells that the handshake has succeeded: everything learnt in clear
+	// is forgotten and STARTTLS is no longer offered. state is the engine's; copy
+	// what is needed. What is appended is sent under TLS unasked (RFC 5804 §2.2).
+	Secured(state *tls.ConnectionState, out []byte) []byte
+
+	// Refuse appends the protocol's words for r, or nothing where the protocol
+	// has none at this point of the dialogue.
+	Refuse(r Refusal, out []byte) []byte
+
+	// End tells that the connection is over; no method is called after it. When
+	// something is left to tidy up that may wait, such as a half-received
+	// message, it returns a function that the engine runs on a goroutine, else nil.
+	End() func()
+}
+
+// Peer is what a new Session is told about its connection.
+type Peer struct {
+	ID     string         // unique in this process; appears in the log line
+	Remote netip.AddrPort // the client
+	Local  netip.AddrPort // our side
+}

@@ -1,0 +1,159 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Check finds what is wrong with the values and returns the first of it. It
+// looks at no file and no socket: BuildTLS and the listeners do. Load calls it;
+// call it for a configuration that was made or changed in Go.
+func (c *Config) Check() error {
+	err := cmp.Or(
+		under("hostname", checkHostname(c.Hostname)),
+		under("tls", c.TLS.check()),
+		c.checkListeners(),
+		under("limits", cmp.Or(c.Limits.ProcessLimits.check(), c.Limits.SessionLimits.check())),
+		within("drain", c.Drain, 0, 24*time.Hour),
+		under("log", c.Log.check()),
+	)
+	if e, ok := errors.AsType[*keyError](err); ok {
+		return c.src.locate(e)
+	}
+	return err
+}
+
+// under says that err was found below path.
+func under(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*keyError](err); ok {
+		return &keyError{join(path, e.path), e.problem}
+	}
+	return &keyError{path, err.Error()}
+}
+
+func (t *TLS) check() error {
+	for i, pair := range t.Certificates {
+		if pair.Cert == "" || pair.Key == "" {
+			return &keyError{fmt.Sprintf("certificates[%d]", i), "both cert and key have to name a PEM file"}
+		}
+	}
+	if t.ClientCA == "" && (t.ClientAuth == VerifyClientCert || t.ClientAuth == RequireClientCert) {
+		return &keyError{"client_auth", fmt.Sprintf("%s needs client_ca, the PEM file of the authorities to trust", t.ClientAuth)}
+	}
+	return cmp.Or(
+		oneOf("profile", t.Profile, Modern, Intermediate, Legacy),
+		oneOf("client_auth", t.ClientAuth, NoClientCert, RequestClientCert, VerifyClientCert, RequireClientCert),
+	)
+}
+
+func (c *Config) checkListeners() error {
+	if len(c.Listeners) == 0 {
+		return &keyError{"listeners", `none; add for instance - {address: "127.0.0.1:2525", protocol: smtp, backend: "maildir:./maildir"}`}
+	}
+	taken := make(map[netip.AddrPort]int)
+	for i := range c.Listeners {
+		l, path := &c.Listeners[i], fmt.Sprintf("listeners[%d]", i)
+		if err := under(path, l.check()); err != nil {
+			return err
+		}
+		addr, _ := parseAddress(l.Address)
+		if first, ok := taken[addr]; ok && addr.Port() != 0 {
+			return &keyError{path + ".address", fmt.Sprintf("%s is taken by listeners[%d]", l.Address, first)}
+		}
+		taken[addr] = i
+	}
+	return nil
+}
+
+func (l *Listener) check() error {
+	if _, err := parseAddress(l.Address); err != nil {
+		return under("address", err)
+	}
+	if l.Maildir() == "" {
+		return &keyError{"backend", fmt.Sprintf("%q is not known; write maildir:PATH", l.Backend)}
+	}
+	return cmp.Or(
+		oneOf("protocol", l.Protocol, "smtp"),
+		oneOf("tls", l.TLS, StartTLS, Implicit),
+		under("limits", l.Limits.check()),
+	)
+}
+
+func (l *Log) check() error {
+	return cmp.Or(
+		oneOf("level", l.Level, "debug", "info", "warn", "error"),
+		oneOf("format", l.Format, "text", "json"),
+	)
+}
+
+func oneOf[S ~string](key string, v S, known ...S) error {
+	if slices.Contains(known, v) {
+		return nil
+	}
+	return &keyError{key, fmt.Sprintf("%q is not known; use %s", v, list(known))}
+}
+
+// list is "a", "a or b", "a, b or c".
+func list[S ~string](words []S) string {
+	var b strings.Builder
+	for i, w := range words {
+		switch {
+		case i > 0 && i == len(words)-1:
+			b.WriteString(" or ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		b.WriteString(string(w))
+	}
+	return b.String()
+}
+
+// parseAddress takes IP:port and :port, which is every address, as [::]:port is.
+// A name is refused because it may stand for several addresses, of which the
+// listener would serve one; a zone because gnet cannot hold such connections.
+func parseAddress(s string) (netip.AddrPort, error) {
+	if s == "" {
+		return netip.AddrPort{}, errors.New(`missing; write IP:port, or ":port" for all addresses`)
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%q is not IP:port; write for instance 127.0.0.1:2525 or \"[::1]:2525\"", s)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("port %q is not a number from 0 to 65535", port)
+	}
+	ip, err := netip.ParseAddr(cmp.Or(host, "::"))
+	if err != nil || ip.Zone() != "" {
+		return netip.AddrPort{}, fmt.Errorf("%q is not an IP address without zone; write one, or nothing for all addresses", host)
+	}
+	return netip.AddrPortFrom(ip, uint16(n)), nil
+}
+
+// checkHostname wants a Domain of RFC 5321 §4.1.2.
+func checkHostname(name string) error {
+	bad := len(name) > 253
+	for label := range strings.SplitSeq(name, ".") {
+		bad = bad || len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
+			strings.ContainsFunc(label, notLDH)
+	}
+	if _, err := netip.ParseAddr(name); bad || err == nil {
+		return fmt.Errorf("%q is not a host name; use letters, digits, hyphens and dots, and the xn-- form of others", name)
+	}
+	return nil
+}
+
+// notLDH: r is no letter, digit or hyphen.
+func notLDH(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
+}

@@ -1,0 +1,196 @@
+// Package config reads starttlsd's YAML configuration and builds the TLS
+// configuration from it.
+//
+// Reading is strict: an unknown key, a value of the wrong kind or out of range
+// is one error that names file, line and column and says what to do. What Load
+// returns is the effective configuration: every default is filled in and every
+// listener carries the limits it inherits, so that YAML prints what is in force.
+//
+// Relative paths are relative to the working directory, not to the file.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+)
+
+// Config is the whole configuration.
+type Config struct {
+	Hostname  string        `yaml:"hostname"` // said in greetings; default: the system's name
+	TLS       TLS           `yaml:"tls"`
+	Listeners []Listener    `yaml:"listeners"` // at least one
+	Limits    Limits        `yaml:"limits"`
+	Drain     time.Duration `yaml:"drain"` // how long sessions may go on after SIGTERM; 0: not at all; default 30s
+	Log       Log           `yaml:"log"`
+
+	src source // where each value stands in the file, for errors
+}
+
+// TLS is what all listeners share. See Config.BuildTLS.
+type TLS struct {
+	Certificates []KeyPair  `yaml:"certificates,omitempty"` // chosen by SNI; none: a self-signed one is made
+	Profile      Profile    `yaml:"profile"`                // default intermediate
+	StrictSNI    bool       `yaml:"strict_sni"`             // an unknown server name ends the handshake; default false: the first certificate
+	ClientAuth   ClientAuth `yaml:"client_auth"`            // default none
+	ClientCA     string     `yaml:"client_ca,omitempty"`    // PEM file; needed for verify and require
+}
+
+// KeyPair names the PEM files of a certificate chain, leaf first, and of its key.
+type KeyPair struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Profile says which TLS versions and cipher suites are spoken.
+type Profile string
+
+const (
+	Modern       Profile = "modern"       // TLS 1.3
+	Intermediate Profile = "intermediate" // TLS 1.2 with forward secrecy and AEAD, and 1.3
+	Legacy       Profile = "legacy"       // TLS 1.0 with forward secrecy, and later
+)
+
+// ClientAuth says what is asked of a client about certificates.
+type ClientAuth string
+
+const (
+	NoClientCert      ClientAuth = "none"
+	RequestClientCert ClientAuth = "request" // asked for, not verified
+	VerifyClientCert  ClientAuth = "verify"  // verified if there is one
+	RequireClientCert ClientAuth = "require" // there must be one, and it is verified
+)
+
+// Listener is one address that is served.
+type Listener struct {
+	Address    string        `yaml:"address"`     // IP:port or :port; port 0: any free one
+	Protocol   string        `yaml:"protocol"`    // smtp
+	TLS        TLSMode       `yaml:"tls"`         // default starttls
+	RequireTLS bool          `yaml:"require_tls"` // refuse mail in clear; default false, as a public MX must
+	Backend    string        `yaml:"backend"`     // maildir:PATH
+	Limits     SessionLimits `yaml:"limits"`      // what is absent is as in Config.Limits
+}
+
+// TLSMode says how TLS begins.
+type TLSMode string
+
+const (
+	StartTLS TLSMode = "starttls" // offered in the plaintext dialogue
+	Implicit TLSMode = "implicit" // from the first byte
+)
+
+// Maildir is the PATH of a backend maildir:PATH, else "".
+func (l *Listener) Maildir() string {
+	path, ok := strings.CutPrefix(l.Backend, "maildir:")
+	if !ok {
+		return ""
+	}
+	return path
+}
+
+// Log says what is logged, and how. Level is understood by slog.Level.UnmarshalText.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error; default info
+	Format string `yaml:"format"` // text, json; default text
+}
+
+// Default is the configuration without a file: SMTP on two loopback ports,
+// STARTTLS on 2525 and implicit TLS on 2465, into ./maildir.
+func Default() *Config {
+	c := defaults()
+	for _, l := range []Listener{
+		{Address: "127.0.0.1:2525", TLS: StartTLS},
+		{Address: "127.0.0.1:2465", TLS: Implicit},
+	} {
+		l.Protocol, l.Backend, l.Limits = "smtp", "maildir:./maildir", c.Limits.SessionLimits
+		c.Listeners = append(c.Listeners, l)
+	}
+	return c
+}
+
+// defaults is what a file is laid over: everything but listeners, which a file
+// has to name.
+func defaults() *Config {
+	return &Config{
+		Hostname: systemName(),
+		TLS:      TLS{Profile: Intermediate, ClientAuth: NoClientCert},
+		Limits:   defaultLimits(),
+		Drain:    30 * time.Second,
+		Log:      Log{Level: "info", Format: "text"},
+	}
+}
+
+// systemName is the system's name where that can be said in a greeting.
+func systemName() string {
+	name, err := os.Hostname()
+	if err != nil || checkHostname(name) != nil {
+		return "localhost"
+	}
+	return name
+}
+
+// Load reads and checks the file at path.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; name a readable file with -config", path, cause(err))
+	}
+	return parse(path, data)
+}
+
+// cause is err without the operation and the path, which our messages name themselves.
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}
+
+func parse(file string, data []byte) (*Config, error) {
+	c := defaults()
+	root, err := c.src.parse(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if root != nil {
+		if err := c.src.decode(root, "", reflect.ValueOf(c).Elem()); err != nil {
+			return nil, err
+		}
+	}
+	for i := range c.Listeners {
+		if err := c.inherit(i); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// inherit gives listener i what it does not say itself. It runs when all is
+// decoded, because the global limits may stand below the listeners.
+func (c *Config) inherit(i int) error {
+	l, path := &c.Listeners[i], fmt.Sprintf("listeners[%d]", i)
+	if c.src.nodes[path+".tls"] == nil {
+		l.TLS = StartTLS
+	}
+	l.Limits = c.Limits.SessionLimits
+	limits := c.src.nodes[path+".limits"]
+	if limits == nil {
+		return nil
+	}
+	return c.src.decode(limits, path+".limits", reflect.ValueOf(&l.Limits).Elem())
+}
+
+// YAML is the effective configuration as a file that Load takes back.
+func (c *Config) YAML() ([]byte, error) {
+	return yaml.MarshalWithOptions(c, yaml.IndentSequence(true),
+		yaml.CustomMarshaler(func(d time.Duration) ([]byte, error) { return []byte(formatDuration(d)), nil }))
+}

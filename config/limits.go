@@ -1,0 +1,114 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+)
+
+// Limits bound the process as a whole and, where a listener says nothing else,
+// every session.
+type Limits struct {
+	ProcessLimits `yaml:",inline"`
+	SessionLimits `yaml:",inline"`
+}
+
+// ProcessLimits hold for all listeners together and stand in the global block
+// only. A client is an IPv4 address or an IPv6 /64.
+type ProcessLimits struct {
+	MaxConnections         int  `yaml:"max_connections"`            // default 0: what descriptors and memory allow
+	ConnectionsPerClient   int  `yaml:"connections_per_client"`     // open at once; default 50
+	ConnectionRatePerClient int  `yaml:"connection_rate_per_client"` // new ones a minute; default 300
+	HandshakesPerClient    int  `yaml:"handshakes_per_client"`      // new TLS handshakes a minute; default 60
+	PerClientLoopback      bool `yaml:"per_client_loopback"`        // the three above for loopback clients too; default false
+	HandshakesComputing    int  `yaml:"handshakes_computing"`       // at once; default 0: one less than there are cores, at least 1
+	HandshakesQueued       int  `yaml:"handshakes_queued"`          // waiting for their turn to compute; default 1024
+	HandshakesWaiting      int  `yaml:"handshakes_waiting"`         // told to go ahead, ClientHello not complete; default 4096
+}
+
+// SessionLimits bound one connection. A listener's own come before the global ones.
+type SessionLimits struct {
+	Handshake      time.Duration `yaml:"handshake"`       // from the go-ahead to the end of the TLS handshake; default 10s
+	HandshakeInput Size          `yaml:"handshake_input"` // bytes a client may send in it; default 0: 16KiB, 288KiB with client certificates
+	Command        time.Duration `yaml:"command"`         // for one complete command line; default 5m (RFC 5321 §4.5.3.2.7)
+	Line           Size          `yaml:"line"`            // of one command with its CRLF; default 2KiB
+	BadCommands    int           `yaml:"bad_commands"`    // in a session; default 5
+	JunkCommands   int           `yaml:"junk_commands"`   // NOOP, RSET, EHLO and their like without a message; default 50
+	Messages       int           `yaml:"messages"`        // in a session; default 100
+	Recipients     int           `yaml:"recipients"`      // of a message; default 1000
+	MessageSize    Size          `yaml:"message_size"`    // default 25MiB
+	DataStall      time.Duration `yaml:"data_stall"`      // without a byte of a message; default 3m (RFC 5321 §4.5.3.2.5)
+	DataRate       Size          `yaml:"data_rate"`       // least bytes of a message a second; default 500
+	Output         Size          `yaml:"output"`          // replies a client may leave unread; default 64KiB
+	Linger         time.Duration `yaml:"linger"`          // waiting for the client's FIN after ours; default 5s
+}
+
+func defaultLimits() Limits {
+	return Limits{
+		ProcessLimits: ProcessLimits{
+			ConnectionsPerClient:   50,
+			ConnectionRatePerClient: 300,
+			HandshakesPerClient:    60,
+			HandshakesQueued:       1024,
+			HandshakesWaiting:      4096,
+		},
+		SessionLimits: SessionLimits{
+			Handshake:    10 * time.Second,
+			Command:      5 * time.Minute,
+			Line:         2 * kiB,
+			BadCommands:  5,
+			JunkCommands: 50,
+			Messages:     100,
+			Recipients:   1000,
+			MessageSize:  25 * miB,
+			DataStall:    3 * time.Minute,
+			DataRate:     500,
+			Output:       64 * kiB,
+			Linger:       5 * time.Second,
+		},
+	}
+}
+
+const shortest = 100 * time.Millisecond // of a deadline; less would cut off healthy clients
+
+func (l *ProcessLimits) check() error {
+	return cmp.Or(
+		within("max_connections", l.MaxConnections, 0, 1<<24),
+		within("connections_per_client", l.ConnectionsPerClient, 1, 1<<24),
+		within("connection_rate_per_client", l.ConnectionRatePerClient, 1, 1<<24),
+		within("handshakes_per_client", l.HandshakesPerClient, 1, 1<<24),
+		within("handshakes_computing", l.HandshakesComputing, 0, 1024),
+		within("handshakes_queued", l.HandshakesQueued, 1, 1<<20),
+		within("handshakes_waiting", l.HandshakesWaiting, 8, 1<<20), // a client may hold an eighth
+	)
+}
+
+func (l *SessionLimits) check() error {
+	input := l.HandshakeInput
+	if input == 0 { // automatic
+		input = 16 * kiB
+	}
+	return cmp.Or(
+		within("handshake", l.Handshake, shortest, 10*time.Minute),
+		within("handshake_input", input, 4*kiB, 1*miB),
+		within("command", l.Command, shortest, time.Hour),
+		within("line", l.Line, 512, 64*kiB), // RFC 5321 §4.5.3.1.4
+		within("bad_commands", l.BadCommands, 1, 1000),
+		within("junk_commands", l.JunkCommands, 1, 1<<20),
+		within("messages", l.Messages, 1, 1<<20),
+		within("recipients", l.Recipients, 100, 1<<20),        // RFC 5321 §4.5.3.1.8
+		within("message_size", l.MessageSize, 64*kiB, 64*giB), // RFC 5321 §4.5.3.1.7
+		within("data_stall", l.DataStall, shortest, time.Hour),
+		within("data_rate", l.DataRate, 1, giB),
+		within("output", l.Output, 4*kiB, 64*miB),
+		within("linger", l.Linger, shortest, time.Minute),
+	)
+}
+
+// within is nil if v lies in [lo, hi], else an error that names key.
+func within[T cmp.Ordered](key string, v, lo, hi T) error {
+	if lo <= v && v <= hi {
+		return nil
+	}
+	return &keyError{key, fmt.Sprintf("%s is out of range; use %s to %s", canonical(v), canonical(lo), canonical(hi))}
+}

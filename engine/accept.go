@@ -1,0 +1,116 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"starttlsd/codec"
+)
+
+// acceptorsPerListener: enrolment waits for a loop, so one acceptor would take
+// connections only as fast as the busiest loop turns.
+const acceptorsPerListener = 16
+
+type listener struct {
+	Listener
+	eng *Engine
+}
+
+// accept takes connections until the listener is closed. Running out of
+// descriptors or memory is a reason to wait, never to end.
+func (l *listener) accept() {
+	defer l.eng.acceptors.Done()
+	var pause time.Duration
+	for {
+		nc, err := l.Listener.Listener.Accept()
+		if err == nil {
+			pause = 0
+			l.eng.stats.accepted.Add(1)
+			l.admit(nc)
+			continue
+		}
+		if l.eng.at() != running || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if pause == 0 {
+			l.eng.log.Warn("accept failed, pausing", "listener", l.Name, "err", err)
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		time.Sleep(pause)
+	}
+}
+
+// admit enrols a connection with a loop, or turns it away.
+func (l *listener) admit(nc net.Conn) {
+	tc, ok := nc.(*net.TCPConn)
+	if !ok || tc.RemoteAddr() == nil {
+		_ = nc.Close()
+		return
+	}
+	c := l.newConn(tc)
+	reason, ok := l.eng.door.enter(c.client())
+	if !ok {
+		l.eng.stats.ended[reason].Add(1)
+		l.eng.log.Debug("refused", "listener", l.Name, "peer", c.peer.Remote, "reason", reason)
+		l.turnAway(tc, c.peer)
+		return
+	}
+	l.eng.stats.open.Add(1)
+	l.eng.open.Add(1)
+	c.session = l.NewSession(c.peer)
+	t := &ticket{c: c}
+	// Only OnOpen having run is success: gnet may return a Conn that no loop has.
+	_, err := l.eng.client.EnrollContext(tc, t)
+	if !t.used.Load() {
+		l.eng.log.Warn("no event loop took the connection", "listener", l.Name, "err", err)
+		c.end(ReasonNoDescriptor)
+	}
+}
+
+func (l *listener) newConn(tc *net.TCPConn) *conn {
+	remote, local := dropZones(tc)
+	c := &conn{lst: l, started: l.eng.now()}
+	c.peer = codec.Peer{
+		ID:     l.eng.boot + "." + strconv.FormatUint(l.eng.nextID.Add(1), 36),
+		Remote: remote.AddrPort(),
+		Local:  local.AddrPort(),
+	}
+	return c
+}
+
+// dropZones takes the IPv6 zones out of tc's own addresses: gnet recycles a
+// zone's string as a buffer when the connection closes.
+func dropZones(tc *net.TCPConn) (remote, local *net.TCPAddr) {
+	remote, local = tc.RemoteAddr().(*net.TCPAddr), tc.LocalAddr().(*net.TCPAddr)
+	remote.Zone, local.Zone = "", ""
+	return remote, local
+}
+
+// turnAway says why in the protocol's words, where it has any: before implicit
+// TLS nothing can be said. The peer gets a moment to read it, if there are not
+// too many like it.
+func (l *listener) turnAway(tc *net.TCPConn, p codec.Peer) {
+	var words []byte
+	if !l.Implicit {
+		words = l.NewSession(p).Refuse(codec.Busy, nil)
+	}
+	if len(words) > 0 {
+		_ = tc.SetDeadline(time.Now().Add(2 * time.Second))
+		_, _ = tc.Write(words) // into an empty socket buffer: it does not wait
+		select {
+		case l.eng.refusing <- struct{}{}:
+			l.eng.spawn(func() {
+				defer func() { <-l.eng.refusing }()
+				defer tc.Close()
+				_ = tc.CloseWrite()
+				_, _ = io.Copy(io.Discard, io.LimitReader(tc, 4096))
+			})
+			return
+		default:
+		}
+	}
+	_ = tc.Close()
+}

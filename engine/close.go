@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// blame records why the connection ends. The first reason stands.
+func (c *conn) blame(r Reason) {
+	if !c.blamed {
+		c.why, c.blamed = r, true
+	}
+}
+
+// shut ends our side on the loop: everything is written, so FIN, and then what
+// the peer still sends is discarded until its FIN or the linger time. Closing
+// with unread input would reset the connection and could take our last words
+// with it.
+func (c *conn) shut() gnet.Action {
+	if err := unix.Shutdown(c.link.gc.Fd(), unix.SHUT_WR); err != nil {
+		c.blame(ReasonReset)
+		return gnet.Close
+	}
+	_, _ = c.link.gc.Discard(-1)
+	c.setHolder(closing)
+	c.setDeadline(c.lp.now + c.lst.Limits.Linger)
+	return gnet.None
+}
+
+// farewell is shut for a lent connection, blocking.
+func (c *conn) farewell() {
+	e, tc := c.lst.eng, c.link.tc
+	if c.why == ReasonPanic || c.link.err != nil {
+		return
+	}
+	_ = tc.SetDeadline(e.deadline(e.now() + c.lst.Limits.Linger))
+	if e.at() == ending {
+		return
+	}
+	if c.layer == secure {
+		_ = c.tls.CloseNotify()
+	}
+	if tc.CloseWrite() != nil {
+		return
+	}
+	buf := bodyBuffers.Get().(*[]byte)
+	defer bodyBuffers.Put(buf)
+	for {
+		if _, err := tc.Read(*buf); err != nil {
+			return
+		}
+	}
+}
+
+// end is the last thing that happens to a connection, called by its holder when
+// the socket is closed. why counts unless a reason was recorded before.
+func (c *conn) end(why Reason) {
+	c.setHolder(closed)
+	c.blame(why)
+	e := c.lst.eng
+	if c.tls != nil {
+		c.tls.Abort(nil)
+	}
+	release(&c.in)
+	c.link.free()
+	e.stats.ended[c.why].Add(1)
+	c.logEnd()
+	if tidy := c.tidy(); tidy != nil {
+		e.spawn(tidy)
+	}
+	e.door.leave(c.client())
+	e.stats.open.Add(-1)
+	e.open.Done()
+}
+
+// tidy ends the session and returns what is left to do for it, if anything.
+func (c *conn) tidy() (work func()) {
+	guard := func() {
+		if v := recover(); v != nil {
+			c.panicked(v)
+		}
+	}
+	defer guard()
+	if work = c.session.End(); work == nil {
+		return nil
+	}
+	end := work
+	return func() {
+		defer guard()
+		end()
+	}
+}
+
+// wakeContext is passed to gnet, which wants one with every task.
+var wakeContext = context.Background()
+
+// Run serves a wake-up on the loop. The connection may be anyone's by now.
+func (c *conn) Run(context.Context) error {
+	if c.heldBy() == onLoop {
+		c.lp.act(c, (*conn).serve)
+	}
+	return nil
+}
+
+// lifetime is how long the connection has been there.
+func (c *conn) lifetime() time.Duration { return c.lst.eng.now() - c.started }

@@ -1,0 +1,269 @@
+package engine
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"github.com/valyala/bytebufferpool"
+
+	"starttlsd/codec"
+	"starttlsd/tlsbridge"
+)
+
+// conn is one client connection. Its holder owns it; see doc.go.
+//
+//	arrive    on the loop, new or given back   (this file)
+//	serve     read, step, write                (this file)
+//	upgrade   STARTTLS                         (upgrade.go)
+//	leave     lend, and give back              (lend.go)
+//	shut, end the good end, and the end        (close.go)
+type conn struct {
+	lst     *listener
+	lp      *loop // where it was first; it is always given back there
+	session codec.Session
+	tls     *tlsbridge.Conn            // nil in plaintext
+	in      *bytebufferpool.ByteBuffer // read and not yet consumed by the session; nil when there is nothing
+	link    link
+	peer    codec.Peer
+	timer   timer
+	started time.Duration
+	fd      int // between leave and adopt: the descriptor taken from gnet
+	holder  atomic.Uint32
+	layer   layer
+	move    move
+	greeted bool
+	blamed  bool
+	why     Reason
+}
+
+func (c *conn) client() netip.Prefix { return c.lst.eng.door.client(c.peer.Remote.Addr()) }
+
+// arrive begins the connection's stay on the loop. What came with it is served
+// like input, because no event will come for it.
+func (c *conn) arrive() gnet.Action {
+	e := c.lst.eng
+	if e.at() >= leavings {
+		return c.dismiss()
+	}
+	c.move = stay
+	switch {
+	case c.layer == upgrading:
+		c.setDeadline(c.timer.deadline) // absolute
+	case c.greeted:
+		c.progress()
+	case c.lst.Implicit:
+		c.greeted = true
+		if !c.implicitTLS() {
+			return gnet.Close
+		}
+	default:
+		c.greeted = true
+		c.lp.out = c.session.Greet(c.lp.out)
+		c.progress()
+	}
+	c.step(nil)
+	return c.serve()
+}
+
+// traffic: the socket has something.
+func (c *conn) traffic() gnet.Action {
+	if c.heldBy() == closing {
+		_, _ = c.link.gc.Discard(-1)
+		return gnet.None
+	}
+	return c.serve()
+}
+
+// serve does all that can be done without waiting, and leaves the connection
+// where its next move belongs.
+func (c *conn) serve() gnet.Action {
+	for c.move == stay && !c.link.blocked() {
+		n, err := c.read(c.lp.scratch)
+		if n > 0 {
+			c.step(c.lp.scratch[:n])
+		}
+		if err != nil {
+			if !errors.Is(err, tlsbridge.ErrWouldBlock) {
+				c.readFailed(err)
+			}
+			break
+		}
+	}
+	return c.settle()
+}
+
+// read reads decrypted bytes, once there is TLS. A handshake that is under way
+// is fed and flushed by the same call.
+func (c *conn) read(p []byte) (int, error) {
+	if c.tls == nil {
+		return c.link.Read(p)
+	}
+	n, err := c.tls.Read(p)
+	if c.layer == upgrading && !c.tls.Handshaking() {
+		c.handshakeOver(err)
+	}
+	return n, err
+}
+
+// readFailed: nothing more can be read.
+func (c *conn) readFailed(err error) {
+	c.move = bye
+	var he *tlsbridge.HandshakeError
+	switch {
+	case errors.As(err, &he): // blamed by handshakeOver
+	case errors.Is(err, io.EOF):
+		c.blame(ReasonPeerClosed)
+	case c.tls != nil && c.link.err == nil:
+		c.blame(ReasonTLSError)
+	default:
+		c.blame(ReasonReset)
+	}
+}
+
+// step gives the session all whole frames of the buffered input and of p, and
+// keeps the rest. It stops early when the connection has to move or when replies
+// no longer leave.
+func (c *conn) step(p []byte) {
+	data := p
+	if c.in != nil {
+		c.in.B = append(c.in.B, p...)
+		data = c.in.B
+	}
+	for len(data) > 0 && c.move == stay && !c.link.blocked() {
+		n, out, action := c.session.Step(data, c.lp.out)
+		data, c.lp.out = data[n:], out
+		switch action {
+		case codec.NeedMore:
+			c.keep(data)
+			return
+		case codec.Continue:
+			c.progress()
+			if len(out) >= c.lst.Limits.Output {
+				c.flush()
+			}
+		case codec.Upgrade:
+			c.upgrade(len(data))
+		case codec.Lend:
+			c.move = lend
+		case codec.Close:
+			c.blame(ReasonDone)
+			c.move = bye
+		default:
+			panic("engine: Step on the loop returned Return")
+		}
+	}
+	c.keep(data)
+}
+
+// keep stores what is left of the input, which may be in c.in itself.
+func (c *conn) keep(rest []byte) {
+	switch {
+	case len(rest) == 0 || c.move == bye:
+		release(&c.in)
+	case c.in == nil:
+		c.in = bytebufferpool.Get()
+		c.in.B = append(c.in.B, rest...)
+	default:
+		c.in.B = append(c.in.B[:0], rest...)
+	}
+}
+
+// flush writes the gathered replies. A failure shows in link.err.
+func (c *conn) flush() {
+	lp := c.lp
+	c.write(lp.out)
+	if lp.out = lp.out[:0]; cap(lp.out) > 4*c.lst.Limits.Output {
+		lp.out = nil
+	}
+}
+
+// write sends replies in whatever layer the connection is.
+func (c *conn) write(p []byte) {
+	var err error
+	switch {
+	case len(p) == 0:
+		return
+	case c.layer == plain:
+		_, err = c.link.Write(p)
+	case c.layer == secure:
+		_, err = c.tls.Write(p)
+	default:
+		panic("engine: a plaintext reply after the go-ahead")
+	}
+	if err != nil && c.link.err == nil {
+		c.link.err = err
+	}
+}
+
+// settle ends an event: replies go out, and the connection goes where its move says.
+func (c *conn) settle() gnet.Action {
+	c.flush()
+	if c.move == bye && c.layer == secure && c.link.err == nil {
+		_ = c.tls.CloseNotify()
+	}
+	switch {
+	case c.link.err != nil:
+		c.blame(ReasonReset)
+		return gnet.Close
+	case c.link.blocked() || c.move == lend:
+		return c.leave()
+	case c.move == bye:
+		return c.shut()
+	default:
+		return gnet.None
+	}
+}
+
+func (c *conn) setDeadline(d time.Duration) { c.lp.timers.set(c, d) }
+
+// progress: a command is complete, the time for the next begins.
+func (c *conn) progress() { c.setDeadline(c.lp.now + c.lst.Limits.Command) }
+
+// expire: the deadline has passed.
+func (c *conn) expire() gnet.Action {
+	switch {
+	case c.heldBy() == closing:
+		return gnet.Close
+	case c.layer == upgrading:
+		c.tls.Abort(os.ErrDeadlineExceeded)
+		c.blame(ReasonHandshakeTimeout)
+		return gnet.Close
+	}
+	c.blame(ReasonCommandTimeout)
+	return c.sayBye(codec.TimedOut)
+}
+
+// dismiss: the engine is ending.
+func (c *conn) dismiss() gnet.Action {
+	e := c.lst.eng
+	c.blame(ReasonDrained)
+	switch {
+	case e.at() == ending || c.layer == upgrading || !c.greeted:
+		return gnet.Close
+	case c.heldBy() == closing:
+		return gnet.None
+	}
+	return c.sayBye(codec.Draining)
+}
+
+func (c *conn) sayBye(r codec.Refusal) gnet.Action {
+	c.lp.out = c.session.Refuse(r, c.lp.out)
+	c.move = bye
+	return c.settle()
+}
+
+// secured starts the session anew: nothing learnt in clear is kept (RFC 3207 §4.2).
+func (c *conn) secured(state *tls.ConnectionState) {
+	c.setLayer(secure)
+	c.lp.out = c.session.Secured(state, c.lp.out)
+	if c.lst.Implicit {
+		c.lp.out = c.session.Greet(c.lp.out)
+	}
+	c.progress()
+}

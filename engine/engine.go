@@ -1,0 +1,238 @@
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"starttlsd/codec"
+	"starttlsd/tlsbridge"
+)
+
+// Config is what New needs. The zero value of every number means its default.
+type Config struct {
+	Listeners  []Listener
+	Admission  Admission
+	Handshakes tlsbridge.SlotLimits // process-wide handshake counts
+	Loops      int                  // event loops; default one a core
+	Log        *slog.Logger         // default slog.Default()
+}
+
+// Listener is one address and what is spoken there.
+type Listener struct {
+	Listener net.Listener // bound; its connections must be *net.TCPConn. The engine closes it
+	Name     string       // for the log, such as "smtp"
+	TLS      *tls.Config  // nil: no TLS, STARTTLS is refused
+	Implicit bool         // TLS from the first byte (RFC 8314 §3)
+
+	// NewSession makes the session of one connection. Any goroutine may call it.
+	NewSession func(codec.Peer) codec.Session
+	Limits     Limits
+}
+
+// Limits bound one connection.
+type Limits struct {
+	Handshake      time.Duration // from the go-ahead to the end of the handshake, absolute; default 10 s
+	HandshakeInput int           // bytes the peer may send in it; default 16 KiB, 288 KiB with client certificates
+	Command        time.Duration // for one complete command, and for reading our replies; default 300 s (RFC 5321 §4.5.3.2.7)
+	BodyStall      time.Duration // without a byte of a body; default 180 s (RFC 5321 §4.5.3.2.5)
+	BodyRate       int           // bytes/s of a body, counted after its first minute; default 500
+	Output         int           // bytes of replies gathered before they are written; default 64 KiB
+	Linger         time.Duration // waiting for the peer's FIN after ours; default 5 s
+}
+
+// Admission bounds all connections together and those of one client, which is
+// an IPv4 address or an IPv6 /64.
+type Admission struct {
+	MaxConnections      int  // default: AutoMaxConnections
+	PerClient           int  // open at once; default 50
+	RatePerClient       int  // new ones a minute; default 300
+	HandshakesPerClient int  // TLS handshakes a minute; default 60
+	LimitLoopback       bool // apply the per-client limits to loopback addresses too
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+func (l *Limits) setDefaults() {
+	setDefault(&l.Handshake, 10*time.Second)
+	setDefault(&l.Command, 300*time.Second)
+	setDefault(&l.BodyStall, 180*time.Second)
+	setDefault(&l.BodyRate, 500)
+	setDefault(&l.Output, 64<<10)
+	setDefault(&l.Linger, 5*time.Second)
+}
+
+func (a *Admission) setDefaults(listeners int) {
+	if a.MaxConnections == 0 {
+		a.MaxConnections, _ = AutoMaxConnections(listeners)
+	}
+	setDefault(&a.PerClient, 50)
+	setDefault(&a.RatePerClient, 300)
+	setDefault(&a.HandshakesPerClient, 60)
+}
+
+// stage is how far the engine's end has come. It only grows.
+type stage uint32
+
+const (
+	running  stage = iota
+	draining       // no new connections, no new upgrades; sessions go on
+	leavings       // every session is told goodbye as soon as it can be
+	ending         // connections are cut
+)
+
+// Engine is a running server. Its methods may be called from any goroutine.
+type Engine struct {
+	cfg    Config
+	log    *slog.Logger
+	client *gnet.Client
+	door   *door
+	slots  *tlsbridge.Slots
+	stats  counters
+	start  time.Time
+	boot   string // makes connection ids unique across restarts
+	nextID atomic.Uint64
+	stage  atomic.Uint32
+
+	loops    atomic.Pointer[[]*loop]
+	loopsMu  sync.Mutex
+	lentMu   sync.Mutex
+	lentSet  map[*conn]struct{}
+	swap     chan struct{} // one token each lend or give-back in progress: each takes a second descriptor for a moment
+	refusing chan struct{} // one token each refused connection that lingers
+
+	acceptors  sync.WaitGroup
+	goroutines sync.WaitGroup // handshakes, lent connections, tidying up
+	open       sync.WaitGroup // admitted connections
+	stopTicker chan struct{}
+	ticker     sync.WaitGroup
+	cut        chan struct{} // closed by Close
+	cutOnce    sync.Once
+	stopOnce   sync.Once
+	stopped    chan struct{}
+	stopErr    error
+}
+
+// New starts serving. On an error nothing is left running, and the listeners are
+// still the caller's.
+func New(cfg Config) (*Engine, error) {
+	if len(cfg.Listeners) == 0 {
+		return nil, errors.New("engine: no listener")
+	}
+	cfg.Admission.setDefaults(len(cfg.Listeners))
+	setDefault(&cfg.Loops, runtime.GOMAXPROCS(0))
+	setDefault(&cfg.Log, slog.Default())
+	e := &Engine{
+		cfg:        cfg,
+		log:        cfg.Log,
+		door:       newDoor(cfg.Admission),
+		slots:      tlsbridge.NewSlots(cfg.Handshakes),
+		start:      time.Now(),
+		lentSet:    make(map[*conn]struct{}),
+		swap:       make(chan struct{}, 32),
+		refusing:   make(chan struct{}, 32),
+		stopTicker: make(chan struct{}),
+		cut:        make(chan struct{}),
+		stopped:    make(chan struct{}),
+	}
+	e.boot = strconv.FormatInt(e.start.Unix(), 36)
+	e.loops.Store(new([]*loop))
+
+	var err error
+	e.client, err = gnet.NewClient(&handler{e: e},
+		gnet.WithNumEventLoop(cfg.Loops),
+		gnet.WithReadBufferCap(readSize),
+		gnet.WithLogger(gnetLog{e.log}))
+	if err != nil {
+		return nil, err
+	}
+	if err := e.client.Start(); err != nil {
+		return nil, err
+	}
+	e.ticker.Add(1)
+	go e.tickLoops()
+	for i := range cfg.Listeners {
+		cfg.Listeners[i].Limits.setDefaults()
+		l := &listener{Listener: cfg.Listeners[i], eng: e}
+		for range acceptorsPerListener {
+			e.acceptors.Add(1)
+			go l.accept()
+		}
+	}
+	return e, nil
+}
+
+func (e *Engine) at() stage { return stage(e.stage.Load()) }
+
+// reach moves the engine's end forward, never back.
+func (e *Engine) reach(s stage) {
+	for old := e.stage.Load(); old < uint32(s); old = e.stage.Load() {
+		if e.stage.CompareAndSwap(old, uint32(s)) {
+			return
+		}
+	}
+}
+
+// now is the time since the engine's start, which is what deadlines are given in.
+func (e *Engine) now() time.Duration { return time.Since(e.start) }
+
+// deadline turns a deadline into a time for a net.Conn.
+func (e *Engine) deadline(d time.Duration) time.Time { return e.start.Add(d) }
+
+// Stats returns a snapshot of the counters.
+func (e *Engine) Stats() Stats {
+	h := e.slots.Stats()
+	s := Stats{
+		Accepted: e.stats.accepted.Load(), Open: e.stats.open.Load(), Lent: e.stats.lent.Load(),
+		Upgrades: e.stats.upgrades.Load(), Failed: e.stats.failed.Load(),
+		Refused: e.stats.refused.Load(), Injected: e.stats.injected.Load(), Panics: e.stats.panics.Load(),
+		Handshake: HandshakeStats{Computing: h.Computing, Queued: h.Queued, Waiting: h.Waiting, Parked: h.Parked},
+	}
+	for r := range s.Ended {
+		s.Ended[r] = e.stats.ended[r].Load()
+	}
+	return s
+}
+
+// spawn runs f on a goroutine that the engine's end waits for.
+func (e *Engine) spawn(f func()) {
+	e.goroutines.Add(1)
+	go func() {
+		defer e.goroutines.Done()
+		f()
+	}()
+}
+
+// Shutdown closes the listeners at once, lets the sessions go on until ctx is
+// done or none is left, then says goodbye to the rest, and stops. It returns nil
+// when every session ended by itself, else ctx.Err().
+func (e *Engine) Shutdown(ctx context.Context) error {
+	e.stopOnce.Do(func() { e.stopErr = e.stop(ctx) })
+	<-e.stopped
+	return e.stopErr
+}
+
+// Close ends everything now, a Shutdown in progress included. Nobody is told goodbye.
+func (e *Engine) Close() error {
+	e.cutOnce.Do(func() { close(e.cut) })
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := e.Shutdown(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

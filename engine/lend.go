@@ -1,0 +1,306 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"starttlsd/codec"
+)
+
+// bodyGrace is how long a body may take before its average rate counts.
+const bodyGrace = time.Minute
+
+// bodyBuffers are what lent connections read into, and hold only while there is
+// something to read.
+var bodyBuffers = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
+
+// leave takes the connection off its loop, with all that was read for it. gnet
+// closes its own descriptor; OnClose then starts the goroutine.
+func (c *conn) leave() gnet.Action {
+	fd, err := c.link.gc.Dup()
+	if err != nil {
+		c.lst.eng.log.Warn("cannot lend a connection, closing it", "id", c.peer.ID, "err", err)
+		c.blame(ReasonNoDescriptor)
+		return gnet.Close
+	}
+	c.fd = fd
+	c.link.leaveLoop()
+	c.setHolder(leaving)
+	return gnet.Close
+}
+
+// runLent is a lent connection's goroutine.
+func (c *conn) runLent() {
+	e := c.lst.eng
+	if err := c.adopt(); err != nil {
+		c.end(ReasonReset)
+		return
+	}
+	e.stats.lent.Add(1)
+	e.lentMu.Lock()
+	e.lentSet[c] = struct{}{}
+	e.lentMu.Unlock()
+
+	c.workLent()
+	if c.move == bye {
+		c.setHolder(closing)
+		c.farewell()
+	}
+
+	e.lentMu.Lock()
+	delete(e.lentSet, c)
+	e.lentMu.Unlock()
+	e.stats.lent.Add(-1)
+	tc := c.link.tc
+	c.link.tc = nil
+	if c.move == bye {
+		_ = tc.Close()
+		c.end(ReasonReset)
+		return
+	}
+	c.giveBack(tc)
+}
+
+// adopt makes a blocking connection of the descriptor taken from gnet.
+func (c *conn) adopt() error {
+	e := c.lst.eng
+	e.swap <- struct{}{}
+	defer func() { <-e.swap }()
+	f := os.NewFile(uintptr(c.fd), "")
+	nc, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		return err
+	}
+	// A socket that was reset a moment ago has no peer any more; gnet would
+	// panic over its nil address.
+	tc, ok := nc.(*net.TCPConn)
+	if !ok || tc.RemoteAddr() == nil {
+		_ = nc.Close()
+		return net.ErrClosed
+	}
+	dropZones(tc)
+	c.link.tc = tc
+	return nil
+}
+
+// giveBack returns the connection to its loop. Unless the loop has taken it, it
+// is still ours to end.
+func (c *conn) giveBack(tc *net.TCPConn) {
+	e := c.lst.eng
+	e.swap <- struct{}{}
+	defer func() { <-e.swap }()
+	_ = tc.SetDeadline(time.Time{})
+	c.setHolder(returning)
+	t := &ticket{c: c}
+	done, err := c.lp.el.Enroll(gnet.NewContext(context.Background(), t), tc)
+	if err != nil {
+		_ = tc.Close()
+	} else {
+		<-done
+	}
+	if !t.used.Load() {
+		c.end(ReasonNoDescriptor)
+	}
+}
+
+// interrupt makes a lent connection look at the engine's stage; cut also stops
+// its writes. Called with lentMu held, so tc is there.
+func (c *conn) interrupt(cut bool) {
+	past := time.Unix(1, 0)
+	if cut {
+		_ = c.link.tc.SetDeadline(past)
+	} else {
+		_ = c.link.tc.SetReadDeadline(past)
+	}
+}
+
+// workLent does what the connection was lent for. A panic ends this connection alone.
+func (c *conn) workLent() {
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(v)
+			c.move = bye
+		}
+	}()
+	limits, now := &c.lst.Limits, c.lst.eng.now()
+	deadline := now + limits.Command
+	switch {
+	case c.move == bye:
+		deadline = now + limits.Linger
+	case c.layer == upgrading:
+		deadline = c.timer.deadline
+	}
+	if err := c.link.drain(c.lst.eng.deadline(deadline)); err != nil {
+		c.outputFailed(err)
+		return
+	}
+	if c.move == lend {
+		c.stepLent()
+	}
+}
+
+// stepLent runs the session's steps that may wait, until it returns to the loop
+// or the connection is to end.
+func (c *conn) stepLent() {
+	body := body{c: c, began: c.lst.eng.now()}
+	defer body.free()
+	var data, out []byte
+	if c.in != nil {
+		data = c.in.B
+	}
+	for {
+		n, replies, action := c.session.Step(data, out)
+		data, out = data[n:], replies
+		if action != codec.Continue || len(out) >= c.lst.Limits.Output {
+			if !c.writeLent(out) {
+				return
+			}
+			out = out[:0]
+		}
+		switch action {
+		case codec.Return:
+			c.move = stay
+			c.keep(data)
+			return
+		case codec.Close:
+			c.blame(ReasonDone)
+			c.move = bye
+			return
+		case codec.Upgrade:
+			panic("engine: STARTTLS where the session may wait")
+		case codec.NeedMore:
+			var err error
+			if data, err = body.more(data); err != nil {
+				c.bodyFailed(err)
+				return
+			}
+		}
+	}
+}
+
+// writeLent writes replies, blocking. It reports whether that went well.
+func (c *conn) writeLent(p []byte) bool {
+	if len(p) == 0 {
+		return true
+	}
+	e := c.lst.eng
+	_ = c.link.tc.SetWriteDeadline(e.deadline(e.now() + c.lst.Limits.Command))
+	if e.at() == ending {
+		c.interrupt(true)
+	}
+	c.write(p)
+	if c.link.err != nil {
+		c.outputFailed(c.link.err)
+	}
+	return c.link.err == nil
+}
+
+func (c *conn) outputFailed(err error) {
+	c.move = bye
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.lst.eng.at() < ending {
+		c.blame(ReasonOutputTimeout)
+	} else {
+		c.blame(ReasonReset)
+	}
+}
+
+// bodyFailed: no more of the body will come. What has come is the session's to
+// discard; nothing incomplete is ever delivered.
+func (c *conn) bodyFailed(err error) {
+	c.move = bye
+	var words codec.Refusal
+	switch {
+	case errors.Is(err, errDraining):
+		c.blame(ReasonDrained)
+		words = codec.Draining
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.blame(ReasonBodyTimeout)
+		words = codec.TimedOut
+	case errors.Is(err, io.EOF):
+		c.blame(ReasonPeerClosed)
+		return
+	case c.tls != nil:
+		c.blame(ReasonTLSError)
+		return
+	default:
+		c.blame(ReasonReset)
+		return
+	}
+	c.writeLent(c.session.Refuse(words, nil))
+}
+
+// body reads a lent connection's input.
+type body struct {
+	c     *conn
+	buf   *[]byte // nil while nothing is buffered: a stalled peer costs no buffer
+	began time.Duration
+	got   int
+}
+
+// more waits for input and returns rest, which it may move, with what has come
+// behind it.
+func (b *body) more(rest []byte) ([]byte, error) {
+	c := b.c
+	if len(rest) > readSize/2 {
+		return nil, errOverflow // a frame is never that long
+	}
+	if len(rest) == 0 {
+		release(&c.in)
+		b.free()
+	}
+	if err := b.setDeadline(); err != nil {
+		return nil, err
+	}
+	if c.tls == nil || c.tls.Buffered() == 0 {
+		if err := c.link.await(); err != nil {
+			return nil, b.why(err)
+		}
+	}
+	if b.buf == nil {
+		b.buf = bodyBuffers.Get().(*[]byte)
+	}
+	buf := *b.buf
+	n := copy(buf, rest)
+	release(&c.in)
+	m, err := c.read(buf[n:])
+	b.got += m
+	if m > 0 {
+		err = nil // what ended the stream shows again
+	}
+	return buf[:n+m], b.why(err)
+}
+
+// setDeadline gives the next read its time: the body may neither stall nor trickle.
+func (b *body) setDeadline() error {
+	c := b.c
+	e, limits := c.lst.eng, &c.lst.Limits
+	slowest := b.began + bodyGrace + time.Duration(b.got)*time.Second/time.Duration(limits.BodyRate)
+	_ = c.link.tc.SetReadDeadline(e.deadline(min(e.now()+limits.BodyStall, slowest)))
+	// After the deadline: whoever interrupts sets the stage first, then its deadline.
+	if e.at() >= leavings {
+		return errDraining
+	}
+	return nil
+}
+
+func (b *body) why(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && b.c.lst.eng.at() >= leavings {
+		return errDraining
+	}
+	return err
+}
+
+func (b *body) free() {
+	if b.buf != nil {
+		bodyBuffers.Put(b.buf)
+		b.buf = nil
+	}
+}

@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"context"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+)
+
+// readSize is what a loop reads at once. It is more than a TLS record holds, so
+// one Read always empties crypto/tls of decrypted bytes.
+const readSize = 32 << 10
+
+// loop is what one event loop owns. Everything in it but ticking is the loop's alone.
+type loop struct {
+	eng     *Engine
+	el      gnet.EventLoop
+	timers  wheel
+	now     time.Duration // taken once an event
+	scratch []byte        // input of the event being served
+	out     []byte        // replies of the event being served, not yet written
+	ticking atomic.Bool   // a tick is on its way
+}
+
+// loopOf finds the loop that el is. A handle on a loop comes only with a connection.
+func (e *Engine) loopOf(el gnet.EventLoop) *loop {
+	for _, lp := range *e.loops.Load() {
+		if lp.el == el {
+			return lp
+		}
+	}
+	e.loopsMu.Lock()
+	defer e.loopsMu.Unlock()
+	lp := &loop{eng: e, el: el, scratch: make([]byte, readSize)}
+	lp.timers.turn = int64(e.now() / tick)
+	loops := append(append([]*loop(nil), *e.loops.Load()...), lp)
+	e.loops.Store(&loops)
+	return lp
+}
+
+// tickLoops drives the deadlines of all loops. A loop that is still busy with
+// the last tick is left alone.
+func (e *Engine) tickLoops() {
+	defer e.ticker.Done()
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	var mem memoryPolicy
+	for {
+		select {
+		case <-e.stopTicker:
+			return
+		case <-t.C:
+		}
+		for _, lp := range *e.loops.Load() {
+			if lp.ticking.CompareAndSwap(false, true) {
+				_ = lp.el.Execute(context.Background(), lp)
+			}
+		}
+		mem.tick(e.stats.upgrades.Load() + e.stats.failed.Load())
+	}
+}
+
+// Run serves one tick, on the loop.
+func (lp *loop) Run(context.Context) error {
+	lp.ticking.Store(false)
+	lp.now = lp.eng.now()
+	lp.timers.advance(lp.now, func(c *conn) { lp.act(c, (*conn).expire) })
+	return nil
+}
+
+// act does work on a connection outside of gnet's events, on the loop.
+func (lp *loop) act(c *conn, work func(*conn) gnet.Action) {
+	gc := c.link.gc
+	if c.guarded(work) == gnet.Close {
+		_ = lp.el.Close(gc)
+	}
+}
+
+// guarded does work and turns a panic into the end of this connection alone.
+func (c *conn) guarded(work func(*conn) gnet.Action) (action gnet.Action) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(v)
+			action = gnet.Close
+		}
+	}()
+	c.lp.now = c.lst.eng.now()
+	return work(c)
+}
+
+// panicked records a bug. The session is not asked for words: it may be what is broken.
+func (c *conn) panicked(v any) {
+	e := c.lst.eng
+	e.stats.panics.Add(1)
+	e.log.Error("panic, closing the connection", "id", c.peer.ID, "panic", v, "stack", string(debug.Stack()))
+	c.why, c.blamed = ReasonPanic, true
+	if c.heldBy() == onLoop {
+		c.lp.out = c.lp.out[:0]
+	}
+}
+
+// memoryPolicy gives memory back to the system once after a wave of handshakes:
+// each leaves some 5 KB of garbage that an idle process would keep.
+type memoryPolicy struct {
+	seen, freed uint64
+	quiet       int
+}
+
+const (
+	wave       = 256
+	quietTicks = int(5 * time.Second / tick)
+)
+
+func (m *memoryPolicy) tick(handshakes uint64) {
+	if handshakes != m.seen {
+		m.seen, m.quiet = handshakes, 0
+		return
+	}
+	if m.quiet++; m.quiet == quietTicks && m.seen-m.freed >= wave {
+		m.freed = m.seen
+		debug.FreeOSMemory()
+	}
+}

@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"errors"
+
+	"starttlsd/codec"
+	"starttlsd/tlsbridge"
+)
+
+// upgrade is the one way from plaintext to TLS, for every protocol. It runs in
+// the step that parsed STARTTLS, on the loop; behind counts the bytes that
+// followed it in the buffer.
+//
+// Plaintext behind STARTTLS is never executed and never dropped in silence: no
+// go-ahead, an error, and the end. All that can fail on our side fails before the
+// go-ahead, with the dialogue going on in plaintext. After it there is only TLS.
+func (c *conn) upgrade(behind int) {
+	e, lp := c.lst.eng, c.lp
+	if behind > 0 || c.link.buffered() > 0 {
+		e.stats.injected.Add(1)
+		e.log.Warn("plaintext behind STARTTLS, closing", "id", c.peer.ID, "listener", c.lst.Name,
+			"peer", c.peer.Remote, "bytes", behind+c.link.buffered())
+		lp.out = c.session.Refuse(codec.Injected, lp.out)
+		c.blame(ReasonInjected)
+		c.move = bye
+		return
+	}
+	permit, err := c.permit()
+	if err != nil {
+		e.stats.refused.Add(1)
+		e.log.Debug("STARTTLS refused", "id", c.peer.ID, "peer", c.peer.Remote, "err", err)
+		lp.out = c.session.Refuse(codec.TLSUnavailable, lp.out)
+		c.progress()
+		return
+	}
+	lp.out = c.session.GoAhead(lp.out)
+	c.flush()
+	release(&c.in)
+	c.startTLS(permit)
+}
+
+// implicitTLS starts TLS at once, or reports that it cannot: then there are no
+// words to say either.
+func (c *conn) implicitTLS() bool {
+	permit, err := c.permit()
+	if err != nil {
+		c.lst.eng.stats.refused.Add(1)
+		c.blame(ReasonNoTLS)
+		return false
+	}
+	c.startTLS(permit)
+	return true
+}
+
+var (
+	errNoTLS    = errors.New("no TLS configuration")
+	errDraining = errors.New("draining")
+	errRate     = errors.New("too many handshakes from this client")
+)
+
+// permit checks everything that could fail on our side.
+func (c *conn) permit() (*tlsbridge.Permit, error) {
+	e := c.lst.eng
+	switch client := c.client(); {
+	case c.lst.TLS == nil:
+		return nil, errNoTLS
+	case e.at() != running:
+		return nil, errDraining
+	case !e.door.mayHandshake(client):
+		return nil, errRate
+	default:
+		return e.slots.Reserve(client)
+	}
+}
+
+func (c *conn) startTLS(permit *tlsbridge.Permit) {
+	e := c.lst.eng
+	c.setLayer(upgrading)
+	c.setDeadline(c.lp.now + c.lst.Limits.Handshake)
+	c.tls = tlsbridge.Server(&c.link, c.lst.TLS, tlsbridge.Options{
+		Permit: permit,
+		Budget: c.lst.Limits.HandshakeInput,
+		Wake:   c.wake,
+		Go:     e.spawn,
+		OnPanic: func(v any, stack []byte) {
+			e.stats.panics.Add(1)
+			e.log.Error("panic in a TLS callback", "id", c.peer.ID, "panic", v, "stack", string(stack))
+		},
+	})
+}
+
+// wake brings the loop back to a connection whose handshake has moved on. Any goroutine.
+func (c *conn) wake() { _ = c.lp.el.Execute(wakeContext, c) }
+
+// handshakeOver runs on the loop as soon as the handshake has ended, before any
+// byte that followed it is looked at.
+func (c *conn) handshakeOver(err error) {
+	e := c.lst.eng
+	var he *tlsbridge.HandshakeError
+	if !errors.As(err, &he) {
+		e.stats.upgrades.Add(1)
+		state := c.tls.ConnectionState()
+		c.secured(&state)
+		return
+	}
+	e.stats.failed.Add(1)
+	c.blame(ReasonHandshakeFailed)
+	e.log.Info("handshake failed", "id", c.peer.ID, "listener", c.lst.Name, "peer", c.peer.Remote,
+		"reason", he.Reason, "err", he.Err)
+}

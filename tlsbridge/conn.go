@@ -1,0 +1,227 @@
+package tlsbridge
+
+import (
+	"crypto/tls"
+	"io"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/bytebufferpool"
+)
+
+// Link is the byte stream under TLS.
+//
+// On an event loop it never waits: Read copies what has arrived, or returns
+// (0, ErrWouldBlock). While the connection is lent to a goroutine it is an
+// ordinary blocking stream. Write takes all of p, copying what the socket
+// refuses and keeping the order, or fails for good. Neither keeps p.
+//
+// A Link with the methods LocalAddr and RemoteAddr shows them to callbacks as
+// tls.ClientHelloInfo.Conn; they are then called from the handshake's goroutine.
+type Link interface {
+	Read(p []byte) (int, error)
+	Write(p []byte) (int, error)
+}
+
+// Options are the terms of one handshake. The zero value is usable.
+type Options struct {
+	// Permit is the reservation made before the go-ahead. Nil: one of
+	// DefaultSlots, without the bound per client; when there is none, the
+	// handshake fails with ReasonBusy.
+	Permit *Permit
+	// Budget is the most bytes that the peer may send before our answer to its
+	// ClientHello. 0: 16 KiB, or 288 KiB when client certificates are asked for.
+	// The answer allows for 1 MiB more, as data may already follow the client's Finished.
+	Budget int
+	// Timeout bounds the handshake, counted from Server. 0: the owner calls Abort.
+	Timeout time.Duration
+	// Wake is called when the loop has to call Read: there is something to send,
+	// or the handshake is over. It is called on another goroutine than the loop,
+	// or within Abort; it must not block, and may still come after the owner has
+	// closed the connection.
+	Wake func()
+	// Go starts the handshake's goroutine and must run f. Nil: go f().
+	Go func(f func())
+	// OnPanic hears of a panic in a callback of the tls.Config, on the goroutine
+	// of the handshake, which then fails with a *PanicError.
+	OnPanic func(value any, stack []byte)
+}
+
+const (
+	defaultBudget     = 16 << 10
+	defaultBudgetCert = 288 << 10 // 256 KiB is what crypto/tls takes as a Certificate message
+)
+
+// Conn is the server's end of a TLS connection whose owner must not wait. See
+// the package comment for who may call what.
+type Conn struct {
+	tls  *tls.Conn // its net.Conn is this very Conn, as *shim
+	link Link
+	hs   atomic.Pointer[handshake] // nil once Read has seen the end of the handshake
+
+	records recordCut                  // where the next byte for crypto/tls stands in its record
+	early   *bytebufferpool.ByteBuffer // what arrived behind the handshake; nil when crypto/tls has it all
+	served  int                        // the part of early that crypto/tls has
+
+	failed   error // *HandshakeError; never changes once hs is nil
+	readErr  error // first lasting error of Read
+	linkErr  error // first lasting error of link.Read
+	writeErr error // first error of link.Write; guarded by the write lock of tls
+	took     time.Duration
+}
+
+// Server returns the server's end of a TLS connection over l. It starts
+// nothing: the handshake advances as the loop calls Read, the first time right
+// away, because the ClientHello may be there already. From now on nothing but
+// TLS is written to l.
+func Server(l Link, cfg *tls.Config, o Options) *Conn {
+	c := &Conn{link: l}
+	c.tls = tls.Server((*shim)(c), cfg)
+	if o.Permit == nil {
+		permit, err := DefaultSlots.Reserve(netip.Prefix{})
+		if err != nil {
+			c.failed = &HandshakeError{Reason: causeReason(err), Err: err}
+			return c
+		}
+		o.Permit = permit
+	}
+	if o.Budget == 0 {
+		o.Budget = defaultBudget
+		if cfg != nil && cfg.ClientAuth != tls.NoClientCert {
+			o.Budget = defaultBudgetCert
+		}
+	}
+	h := newHandshake(c, o)
+	if !o.Permit.claim(h.granted) {
+		c.failed = &HandshakeError{Reason: ReasonInternal, Err: errPermitUsed}
+		return c
+	}
+	c.hs.Store(h)
+	if o.Timeout > 0 {
+		h.expireAfter(o.Timeout)
+	}
+	return c
+}
+
+// Read reads decrypted bytes. It is for the owner alone: the event loop, or the
+// goroutine that the connection is lent to.
+//
+// While the handshake runs, it takes what the link has, sends what the
+// handshake has written, and returns (0, ErrWouldBlock). When the handshake has
+// failed it returns a *HandshakeError, for ever.
+//
+// Afterwards it returns ErrWouldBlock, or the link's own temporary error, when
+// nothing is left; io.EOF after the peer's close_notify (RFC 8446 §6.1); and
+// io.ErrUnexpectedEOF when the stream ended without one. The first lasting error
+// is returned for ever. Bytes may be waiting inside with no event to announce
+// them: call Read until it would block, also right after the handshake.
+func (c *Conn) Read(p []byte) (int, error) {
+	if h := c.hs.Load(); h != nil && !h.step(c.link) {
+		return 0, ErrWouldBlock
+	} else if h != nil {
+		c.settle(h)
+	}
+	if c.failed != nil {
+		return 0, c.failed
+	}
+	if c.readErr != nil {
+		return 0, c.readErr
+	}
+	n, err := c.tls.Read(p)
+	if err != nil && !temporary(err) {
+		if err == io.EOF && c.linkErr == io.EOF {
+			err = io.ErrUnexpectedEOF // crypto/tls does not tell this from a close_notify
+		}
+		c.readErr = err
+	}
+	if n > 0 {
+		return n, nil
+	}
+	return 0, err
+}
+
+// settle takes over from a handshake that is over.
+func (c *Conn) settle(h *handshake) {
+	c.took, c.linkErr = h.took, h.inErr
+	if h.err != nil {
+		c.failed = h.err
+	} else if c.early, c.served = h.in, h.served; c.served == c.early.Len() {
+		c.dropEarly()
+	}
+	c.hs.Store(nil)
+}
+
+func (c *Conn) dropEarly() {
+	buffers.Put(c.early)
+	c.early, c.served = nil, 0
+}
+
+// Write encrypts p and gives it to the link. It is for the owner, after the
+// handshake; while the connection is lent, Write and Read may run on two
+// goroutines. p is not kept. Any error is final.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.failed != nil {
+		return 0, c.failed
+	}
+	if c.Handshaking() {
+		return 0, errHandshaking
+	}
+	return c.tls.Write(p)
+}
+
+// CloseNotify tells the peer that nothing more will be written (RFC 8446 §6.1),
+// once. Without an established session it does nothing. For the owner, as Write.
+func (c *Conn) CloseNotify() error {
+	if c.failed != nil || c.Handshaking() {
+		return nil
+	}
+	return c.tls.CloseWrite()
+}
+
+// SetLink exchanges the stream under TLS, when the connection is lent or given
+// back: l goes on at the byte where the previous link stands. For the owner
+// alone, with no Read or Write running, and not while handshaking.
+func (c *Conn) SetLink(l Link) { c.link = l }
+
+// Abort ends a running handshake for the given cause, which becomes that of the
+// HandshakeError: os.ErrDeadlineExceeded counts as ReasonTimeout, others as
+// ReasonClosed. It may be called from any goroutine and more than once, and does
+// nothing after the handshake. A handshake that is just computing ends when
+// crypto/tls next turns to the link. Whoever closes a connection calls it.
+func (c *Conn) Abort(cause error) {
+	if h := c.hs.Load(); h != nil {
+		if cause == nil {
+			cause = errAborted
+		}
+		if h.abort(cause) {
+			h.wake()
+		}
+	}
+}
+
+// Handshaking reports whether Read has yet to see the end of the handshake. Any goroutine.
+func (c *Conn) Handshaking() bool { return c.hs.Load() != nil }
+
+// ConnectionState returns what was negotiated: nothing while handshaking, and
+// what is known of it after a failure. It never blocks. For the owner.
+func (c *Conn) ConnectionState() tls.ConnectionState {
+	if c.Handshaking() {
+		return tls.ConnectionState{}
+	}
+	return c.tls.ConnectionState()
+}
+
+// HandshakeTime returns the time from the complete ClientHello to the end of
+// the handshake, the waiting for slots and for the peer included. For the owner.
+func (c *Conn) HandshakeTime() time.Duration { return c.took }
+
+// Buffered returns the number of wire bytes that came behind the handshake and
+// that crypto/tls has not taken yet: while there are any, Read does not wait for
+// the link. For the owner.
+func (c *Conn) Buffered() int {
+	if c.early == nil {
+		return 0
+	}
+	return c.early.Len() - c.served
+}

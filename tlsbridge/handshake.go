@@ -1,0 +1,331 @@
+package tlsbridge
+
+import (
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/valyala/bytebufferpool"
+)
+
+// buffers holds the wire bytes of handshakes only, so that it learns their sizes.
+var buffers bytebufferpool.Pool
+
+const (
+	takeSize = 4 << 10 // one read of the link: a ClientHello with a post-quantum share fits
+	maxEarly = 1 << 20 // what may come on top of the budget once we have answered
+)
+
+// handshake is what a Conn needs until it is secure. The loop feeds it through
+// step; its goroutine, which starts when the ClientHello is complete, runs
+// crypto/tls over read and write. Lock order: mu, then Slots.mu.
+type handshake struct {
+	conn   *Conn
+	permit *Permit
+	opts   Options
+	resume chan struct{} // one token a wait of the goroutine: from granted, or from abort
+
+	mu       sync.Mutex
+	in       *bytebufferpool.ByteBuffer // from the peer; nil after a failure
+	served   int                        // the part of in that crypto/tls has
+	out      *bytebufferpool.ByteBuffer // for the link; nil when empty
+	hello    helloScan
+	began    time.Time // when the ClientHello was complete
+	launched bool      // the goroutine was started
+	answered bool      // crypto/tls has written
+	inErr    error     // of link.Read: no more input
+	cause    error     // why the goroutine has to end
+	timer    *time.Timer
+
+	// The result, unchanging once done.
+	done bool
+	err  error // nil or *HandshakeError
+	took time.Duration
+}
+
+func newHandshake(c *Conn, o Options) *handshake {
+	if o.Wake == nil {
+		o.Wake = func() {}
+	}
+	if o.Go == nil {
+		o.Go = func(f func()) { go f() }
+	}
+	return &handshake{conn: c, permit: o.Permit, opts: o, in: buffers.Get(), resume: make(chan struct{}, 1)}
+}
+
+func (h *handshake) wake() { h.opts.Wake() }
+
+func (h *handshake) expireAfter(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer = time.AfterFunc(d, func() {
+		if h.abort(os.ErrDeadlineExceeded) {
+			h.wake()
+		}
+	})
+}
+
+// step is the loop's turn: out with what crypto/tls has written, in with what
+// the peer has sent. It reports whether the handshake is over and all flushed.
+func (h *handshake) step(l Link) bool {
+	h.flush(l)
+	if !h.over() {
+		h.take(l)
+	}
+	if !h.over() {
+		return false
+	}
+	h.flush(l)
+	return true
+}
+
+func (h *handshake) over() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.done
+}
+
+// flush hands the output to the link, outside the lock.
+func (h *handshake) flush(l Link) {
+	h.mu.Lock()
+	out := h.out
+	h.out = nil
+	h.mu.Unlock()
+	if out == nil {
+		return
+	}
+	_, err := l.Write(out.B)
+	buffers.Put(out)
+	if err != nil {
+		h.broken(err)
+	}
+}
+
+// take moves all that the link has into the handshake. The link is read outside
+// the lock, into a buffer of its own.
+func (h *handshake) take(l Link) {
+	b := buffers.Get()
+	defer buffers.Put(b)
+	if cap(b.B) < takeSize {
+		b.B = make([]byte, takeSize)
+	}
+	b.B = b.B[:takeSize]
+	for {
+		n, err := l.Read(b.B)
+		if n > 0 && !h.feed(b.B[:n]) {
+			return
+		}
+		if err != nil && !temporary(err) {
+			h.inputEnded(err)
+		}
+		if err != nil || n == 0 {
+			return
+		}
+	}
+}
+
+// feed appends input and lets the handshake go on when it can. It reports
+// whether the handshake still takes any.
+func (h *handshake) feed(b []byte) bool {
+	h.mu.Lock()
+	if h.done || h.cause != nil {
+		h.mu.Unlock()
+		return false
+	}
+	h.in.Write(b)
+	cause := h.check()
+	var next *Permit
+	if cause == nil && !h.began.IsZero() && h.readable() {
+		next = h.permit.ready()
+	}
+	h.mu.Unlock()
+	if cause != nil {
+		h.abort(cause)
+		return false
+	}
+	next.grant()
+	return true
+}
+
+// check looks at new input: is it within bounds, and has the ClientHello come?
+func (h *handshake) check() error {
+	limit := h.opts.Budget
+	if h.answered {
+		limit += maxEarly
+	}
+	if h.began.IsZero() {
+		switch h.hello.scan(h.in.B) {
+		case helloNotTLS:
+			return errNotTLS
+		case helloComplete:
+			h.began = time.Now()
+		}
+	}
+	if h.in.Len() > limit {
+		return errBudget
+	}
+	return nil
+}
+
+// inputEnded notes that the link has no more input. Once the ClientHello is
+// there, crypto/tls first gets what came before the end.
+func (h *handshake) inputEnded(err error) {
+	h.mu.Lock()
+	h.inErr = err
+	if h.began.IsZero() {
+		h.mu.Unlock()
+		h.abort(err)
+		return
+	}
+	next := h.permit.ready()
+	h.mu.Unlock()
+	next.grant()
+}
+
+// broken notes that the link has refused output.
+func (h *handshake) broken(err error) {
+	h.mu.Lock()
+	if h.done && h.err == nil {
+		h.err = &HandshakeError{Reason: causeReason(err), Err: err}
+	}
+	h.mu.Unlock()
+	h.abort(err)
+}
+
+// granted runs when the permit got a slot, on whatever goroutine gave it.
+func (h *handshake) granted() {
+	h.mu.Lock()
+	first := !h.launched
+	h.launched = true
+	h.mu.Unlock()
+	if first {
+		h.opts.Go(h.run)
+	} else {
+		h.resume <- struct{}{}
+	}
+}
+
+// run is the handshake's goroutine. It starts with a slot.
+func (h *handshake) run() {
+	err := errExited // what remains after a runtime.Goexit
+	defer func() { h.finish(err) }()
+	defer func() {
+		if v := recover(); v != nil {
+			p := &PanicError{Value: v, Stack: debug.Stack()}
+			err = p
+			if h.opts.OnPanic != nil {
+				h.opts.OnPanic(p.Value, p.Stack)
+			}
+		}
+	}()
+	err = h.conn.tls.Handshake()
+}
+
+func (h *handshake) finish(err error) {
+	h.mu.Lock()
+	if h.cause != nil {
+		err = &HandshakeError{Reason: causeReason(h.cause), Err: h.cause}
+	} else if err != nil {
+		err = &HandshakeError{Reason: tlsReason(err), Err: err}
+	}
+	h.end(err)
+	next := h.permit.end()
+	h.mu.Unlock()
+	next.grant()
+	h.wake()
+}
+
+// end publishes the result. Call it with mu held.
+func (h *handshake) end(err error) {
+	h.done, h.err = true, err
+	if !h.began.IsZero() {
+		h.took = time.Since(h.began)
+	}
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	if err != nil {
+		buffers.Put(h.in)
+		h.in = nil
+	}
+}
+
+// abort gives the handshake up unless it is over. It reports whether that ended
+// it here and now; a goroutine on its way ends it otherwise, without a slot if
+// it was waiting.
+func (h *handshake) abort(cause error) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.done || h.cause != nil {
+		return false
+	}
+	h.cause = cause
+	switch h.permit.drop() {
+	case reserved, queued:
+		h.end(&HandshakeError{Reason: causeReason(cause), Err: cause})
+		return true
+	case parked, resuming:
+		h.resume <- struct{}{}
+	}
+	return false
+}
+
+// readable reports whether crypto/tls can go on without waiting. Call it with mu held.
+func (h *handshake) readable() bool {
+	b := h.in.B[h.served:]
+	if h.conn.records.body > 0 {
+		return len(b) > 0
+	}
+	return recordReady(b)
+}
+
+// read is crypto/tls asking for input, on the handshake's goroutine. While there
+// is no whole record, the goroutine waits without a slot.
+func (h *handshake) read(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for h.cause == nil && !h.readable() {
+		if h.inErr != nil {
+			h.cause = h.inErr
+			break
+		}
+		h.wait()
+	}
+	if h.cause != nil {
+		return 0, h.cause
+	}
+	n := copy(h.conn.records.limit(p), h.in.B[h.served:])
+	h.conn.records.advance(p[:n])
+	h.served += n
+	return n, nil
+}
+
+// wait parks the goroutine until it owns a slot again or is told to end. It is
+// called with mu held, and lets go of it meanwhile.
+func (h *handshake) wait() {
+	next := h.permit.park()
+	unsent := h.out != nil
+	h.mu.Unlock()
+	next.grant()
+	if unsent {
+		h.wake()
+	}
+	<-h.resume
+	h.mu.Lock()
+}
+
+// write is crypto/tls sending a flight or an alert, on the handshake's goroutine.
+// The loop takes it from there.
+func (h *handshake) write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cause != nil {
+		return 0, h.cause
+	}
+	if h.out == nil {
+		h.out = buffers.Get()
+	}
+	h.answered = true
+	return h.out.Write(p)
+}
