@@ -16,15 +16,19 @@ import (
 // looks at no file and no socket: BuildTLS and the listeners do. Load calls it;
 // call it for a configuration that was made or changed in Go.
 func (c *Config) Check() error {
-	err := cmp.Or(
+	return c.locate(cmp.Or(
 		under("hostname", checkHostname(c.Hostname)),
 		under("tls", c.TLS.check()),
-		c.checkListeners(),
 		under("limits", cmp.Or(c.Limits.ProcessLimits.check(), c.Limits.SessionLimits.check())),
+		c.checkListeners(), // after the limits they inherit
 		within("drain", c.Drain, 0, 24*time.Hour),
 		under("log", c.Log.check()),
-	)
-	if e, ok := errors.AsType[*keyError](err); ok {
+	))
+}
+
+// locate makes err, a *keyError, point into the file c was loaded from, if any.
+func (c *Config) locate(err error) error {
+	if e, ok := errors.AsType[*keyError](err); ok && c.src.nodes != nil {
 		return c.src.locate(e)
 	}
 	return err
@@ -58,7 +62,7 @@ func (t *TLS) check() error {
 
 func (c *Config) checkListeners() error {
 	if len(c.Listeners) == 0 {
-		return &keyError{"listeners", `none; add for instance - {address: "127.0.0.1:2525", protocol: smtp, backend: "maildir:./maildir"}`}
+		return &keyError{"listeners", `nothing is served; add for instance - {address: "127.0.0.1:2525", protocol: smtp, backend: "maildir:./maildir"}`}
 	}
 	taken := make(map[netip.AddrPort]int)
 	for i := range c.Listeners {
@@ -80,7 +84,7 @@ func (l *Listener) check() error {
 		return under("address", err)
 	}
 	if l.Maildir() == "" {
-		return &keyError{"backend", fmt.Sprintf("%q is not known; write maildir:PATH", l.Backend)}
+		return &keyError{"backend", fmt.Sprintf("%s; write maildir:PATH", unknown(l.Backend))}
 	}
 	return cmp.Or(
 		oneOf("protocol", l.Protocol, "smtp"),
@@ -100,7 +104,14 @@ func oneOf[S ~string](key string, v S, known ...S) error {
 	if slices.Contains(known, v) {
 		return nil
 	}
-	return &keyError{key, fmt.Sprintf("%q is not known; use %s", v, list(known))}
+	return &keyError{key, fmt.Sprintf("%s; use %s", unknown(string(v)), list(known))}
+}
+
+func unknown(v string) string {
+	if v == "" {
+		return "missing"
+	}
+	return strconv.Quote(v) + " is not known"
 }
 
 // list is "a", "a or b", "a, b or c".
@@ -135,7 +146,7 @@ func parseAddress(s string) (netip.AddrPort, error) {
 	}
 	ip, err := netip.ParseAddr(cmp.Or(host, "::"))
 	if err != nil || ip.Zone() != "" {
-		return netip.AddrPort{}, fmt.Errorf("%q is not an IP address without zone; write one, or nothing for all addresses", host)
+		return netip.AddrPort{}, fmt.Errorf("%q is not an IP address; write one, without zone, or nothing for all addresses", host)
 	}
 	return netip.AddrPortFrom(ip, uint16(n)), nil
 }

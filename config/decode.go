@@ -38,22 +38,23 @@ func (e *keyError) Error() string {
 // parse returns the root of the document, or nil if there is nothing in it.
 func (s *source) parse(file string, data []byte) (ast.Node, error) {
 	s.file, s.nodes = file, make(map[string]ast.Node)
-	tree, err := parser.ParseBytes(data, 0)
+	tree, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // decodeBlock refuses them
 	if e, ok := errors.AsType[yaml.Error](err); ok {
-		return nil, s.at(e.GetToken(), "%s; mind the indentation, and quote values such as \"[::]:25\"", e.GetMessage())
+		problem := strings.NewReplacer("\n", " ", "\t", `\t`).Replace(e.GetMessage())
+		return nil, s.at(e.GetToken(), "%s; indent with spaces, and quote values such as \"[::]:25\"", problem)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if len(tree.Docs) > 1 {
-		return nil, s.at(tree.Docs[1].GetToken(), "a second YAML document begins; put everything into one")
+		return nil, s.at(tree.Docs[1].Start, "a second YAML document begins; put everything into one")
 	}
 	return tree.Docs[0].Body, nil
 }
 
 // at is an error that points at tok.
 func (s *source) at(tok *token.Token, format string, args ...any) error {
-	problem := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
+	problem := fmt.Sprintf(format, args...)
 	if tok == nil {
 		return fmt.Errorf("%s: %s", s.file, problem)
 	}
@@ -63,9 +64,6 @@ func (s *source) at(tok *token.Token, format string, args ...any) error {
 // locate puts the file and the position of the value, or of the nearest block
 // around it, in front of a keyError.
 func (s *source) locate(e *keyError) error {
-	if s.nodes == nil {
-		return e
-	}
 	path := e.path
 	for path != "" && s.nodes[path] == nil {
 		path = path[:max(0, strings.LastIndexAny(path, ".["))]
@@ -111,8 +109,13 @@ func (s *source) decodeBlock(node ast.Node, path string, v reflect.Value) error 
 	if !ok {
 		return s.locate(&keyError{path, "a block of keys is wanted here: " + strings.Join(keys(v.Type()), ", ")})
 	}
+	seen := make(map[string]int) // key to line
 	for _, entry := range block.Values {
 		key := entry.Key.GetToken()
+		if line, ok := seen[key.Value]; ok {
+			return s.at(key, "key %q is already in line %d; keep one of them", key.Value, line)
+		}
+		seen[key.Value] = key.Position.Line
 		field, ok := fieldFor(v.Type(), key.Value)
 		if !ok {
 			return s.unknownKey(key, path, v.Type())
@@ -126,7 +129,7 @@ func (s *source) decodeBlock(node ast.Node, path string, v reflect.Value) error 
 
 func (s *source) unknownKey(key *token.Token, path string, block reflect.Type) error {
 	if _, ok := fieldFor(reflect.TypeFor[ProcessLimits](), key.Value); ok && block == reflect.TypeFor[SessionLimits]() {
-		return s.at(key, "%s: it holds for the whole process; move it to the global limits", join(path, key.Value))
+		return s.at(key, "%s holds for the whole process; move it from %s to the global limits", key.Value, path)
 	}
 	in := ""
 	if path != "" {
@@ -176,11 +179,14 @@ func decodeScalar(node ast.Node, v reflect.Value) error {
 		if err != nil {
 			return err
 		}
+		if v.OverflowInt(n) {
+			return fmt.Errorf("%d is too large", n)
+		}
 		v.SetInt(n)
 	default:
 		n, ok := node.(*ast.StringNode)
 		if !ok {
-			return errors.New("want a text; put a number, or what YAML takes for something else, into quotes")
+			return errors.New("want a text; quote what YAML takes for a number or a list")
 		}
 		if strings.ContainsFunc(n.Value, unicode.IsControl) || strings.Contains(n.Value, "\uFFFD") {
 			return fmt.Errorf("%q holds a control character or is not UTF-8", n.Value)
@@ -193,7 +199,7 @@ func decodeScalar(node ast.Node, v reflect.Value) error {
 func decodeDuration(node ast.Node, v reflect.Value) error {
 	text, ok := node.(*ast.StringNode)
 	if !ok {
-		return fmt.Errorf("%s has no unit; write for instance 10s or 1m30s", node.GetToken().Value)
+		return errors.New("want a duration with its unit, for instance 10s or 1m30s")
 	}
 	d, err := parseDuration(text.Value)
 	v.SetInt(int64(d))

@@ -16,14 +16,14 @@ type Limits struct {
 // ProcessLimits hold for all listeners together and stand in the global block
 // only. A client is an IPv4 address or an IPv6 /64.
 type ProcessLimits struct {
-	MaxConnections         int  `yaml:"max_connections"`            // default 0: what descriptors and memory allow
-	ConnectionsPerClient   int  `yaml:"connections_per_client"`     // open at once; default 50
+	MaxConnections          int  `yaml:"max_connections"`            // default 0: what descriptors and memory allow
+	ConnectionsPerClient    int  `yaml:"connections_per_client"`     // open at once; default 50
 	ConnectionRatePerClient int  `yaml:"connection_rate_per_client"` // new ones a minute; default 300
-	HandshakesPerClient    int  `yaml:"handshakes_per_client"`      // new TLS handshakes a minute; default 60
-	PerClientLoopback      bool `yaml:"per_client_loopback"`        // the three above for loopback clients too; default false
-	HandshakesComputing    int  `yaml:"handshakes_computing"`       // at once; default 0: one less than there are cores, at least 1
-	HandshakesQueued       int  `yaml:"handshakes_queued"`          // waiting for their turn to compute; default 1024
-	HandshakesWaiting      int  `yaml:"handshakes_waiting"`         // told to go ahead, ClientHello not complete; default 4096
+	HandshakesPerClient     int  `yaml:"handshakes_per_client"`      // new TLS handshakes a minute; default 60
+	PerClientLoopback       bool `yaml:"per_client_loopback"`        // the three above for loopback clients too; default false
+	HandshakesComputing     int  `yaml:"handshakes_computing"`       // at once; default 0: one less than there are cores, at least 1
+	HandshakesQueued        int  `yaml:"handshakes_queued"`          // waiting for their turn to compute; default 1024
+	HandshakesWaiting       int  `yaml:"handshakes_waiting"`         // told to go ahead, ClientHello not complete; default 4096
 }
 
 // SessionLimits bound one connection. A listener's own come before the global ones.
@@ -46,11 +46,11 @@ type SessionLimits struct {
 func defaultLimits() Limits {
 	return Limits{
 		ProcessLimits: ProcessLimits{
-			ConnectionsPerClient:   50,
+			ConnectionsPerClient:    50,
 			ConnectionRatePerClient: 300,
-			HandshakesPerClient:    60,
-			HandshakesQueued:       1024,
-			HandshakesWaiting:      4096,
+			HandshakesPerClient:     60,
+			HandshakesQueued:        1024,
+			HandshakesWaiting:       4096,
 		},
 		SessionLimits: SessionLimits{
 			Handshake:    10 * time.Second,

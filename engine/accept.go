@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"starttlsd/codec"
@@ -16,7 +17,8 @@ const acceptorsPerListener = 16
 
 type listener struct {
 	Listener
-	eng *Engine
+	eng    *Engine
+	warned atomic.Int64 // when accept last failed, so that a shortage is logged once
 }
 
 // accept takes connections until the listener is closed. Running out of
@@ -35,7 +37,7 @@ func (l *listener) accept() {
 		if l.eng.at() != running || errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if pause == 0 {
+		if now := l.eng.now(); now-time.Duration(l.warned.Swap(int64(now))) > time.Second {
 			l.eng.log.Warn("accept failed, pausing", "listener", l.Name, "err", err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)

@@ -231,8 +231,8 @@ func (c *conn) expire() gnet.Action {
 	case c.heldBy() == closing:
 		return gnet.Close
 	case c.layer == upgrading:
-		c.tls.Abort(os.ErrDeadlineExceeded)
 		c.blame(ReasonHandshakeTimeout)
+		c.handshakeFailed(tlsbridge.ReasonTimeout, os.ErrDeadlineExceeded)
 		return gnet.Close
 	}
 	c.blame(ReasonCommandTimeout)

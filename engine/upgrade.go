@@ -103,8 +103,13 @@ func (c *conn) handshakeOver(err error) {
 		c.secured(&state)
 		return
 	}
-	e.stats.failed.Add(1)
 	c.blame(ReasonHandshakeFailed)
+	c.handshakeFailed(he.Reason, he.Err)
+}
+
+func (c *conn) handshakeFailed(reason tlsbridge.Reason, err error) {
+	e := c.lst.eng
+	e.stats.failed.Add(1)
 	e.log.Info("handshake failed", "id", c.peer.ID, "listener", c.lst.Name, "peer", c.peer.Remote,
-		"reason", he.Reason, "err", he.Err)
+		"reason", reason, "err", err)
 }

@@ -67,6 +67,7 @@ type Conn struct {
 	failed   error // *HandshakeError; never changes once hs is nil
 	readErr  error // first lasting error of Read
 	linkErr  error // first lasting error of link.Read
+	ended    bool  // crypto/tls has been given linkErr
 	writeErr error // first error of link.Write; guarded by the write lock of tls
 	took     time.Duration
 }
@@ -130,7 +131,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.tls.Read(p)
 	if err != nil && !temporary(err) {
-		if err == io.EOF && c.linkErr == io.EOF {
+		if err == io.EOF && c.ended {
 			err = io.ErrUnexpectedEOF // crypto/tls does not tell this from a close_notify
 		}
 		c.readErr = err

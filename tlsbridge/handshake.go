@@ -129,11 +129,15 @@ func (h *handshake) take(l Link) {
 // whether the handshake still takes any.
 func (h *handshake) feed(b []byte) bool {
 	h.mu.Lock()
-	if h.done || h.cause != nil {
+	if h.cause != nil || h.err != nil {
 		h.mu.Unlock()
 		return false
 	}
 	h.in.Write(b)
+	if h.done { // just now: what is left of in becomes the Conn's
+		h.mu.Unlock()
+		return false
+	}
 	cause := h.check()
 	var next *Permit
 	if cause == nil && !h.began.IsZero() && h.readable() {

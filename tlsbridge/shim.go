@@ -28,19 +28,21 @@ func (s *shim) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if s.linkErr != nil {
+		s.ended = true
 		return 0, s.linkErr
 	}
 	n, err := s.link.Read(p)
 	if err != nil && !temporary(err) {
 		s.linkErr = err
 	}
-	if n > 0 {
+	switch {
+	case n > 0:
 		s.records.advance(p[:n])
 		return n, nil
+	case err == nil:
+		return 0, ErrWouldBlock
 	}
-	if err == nil {
-		err = ErrWouldBlock
-	}
+	s.ended = s.linkErr != nil
 	return 0, err
 }
 

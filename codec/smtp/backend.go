@@ -41,9 +41,9 @@ var (
 
 // Envelope is what is known of a message before its content.
 type Envelope struct {
-	ID       string    // the peer's ID and the number of the message in its session
-	From     string    // reverse-path without brackets and source route; "" is the null path
-	To       []string  // forward-paths likewise, in the order given; "postmaster" may lack a domain
+	ID       string   // the peer's ID and the number of the message in its session
+	From     string   // reverse-path without brackets and source route; "" is the null path
+	To       []string // forward-paths likewise, in the order given; "postmaster" may lack a domain
 	Peer     codec.Peer
 	Helo     string    // what the client calls itself, unverified; no control characters
 	UTF8     bool      // SMTPUTF8 was asked for (RFC 6531)

@@ -1,0 +1,132 @@
+package smtp
+
+import (
+	"strconv"
+
+	"starttlsd/codec"
+)
+
+// transaction is all that belongs to one message, from MAIL to its reply.
+type transaction struct {
+	env  Envelope
+	msg  Message    // nil until Begin has succeeded, and after Commit or Abort
+	dot  codec.Dot  // of DATA
+	text codec.Text // of BDAT
+	hops hops
+	size int64
+}
+
+// open reports whether the backend holds a message that is not finished.
+func (s *Session) open() bool { return s.tx != nil && s.tx.msg != nil }
+
+// reset ends a transaction without a message. It waits if one is open.
+func (s *Session) reset() {
+	if s.tx == nil {
+		return
+	}
+	s.abort()
+	s.tx = nil
+	s.to(ready)
+}
+
+func (s *Session) abort() {
+	if msg := s.tx.msg; msg != nil {
+		s.tx.msg = nil
+		msg.Abort()
+	}
+}
+
+// data asks for the content. It has to be stored, which may wait, but not before
+// it arrives: the connection stays on its loop until then.
+func (s *Session) data(_, out []byte) ([]byte, codec.Action) {
+	s.answer = nil
+	s.to(inData)
+	return say(out, replyData)
+}
+
+// stepData consumes content up to its end. Content that is refused is consumed
+// like any other.
+func (s *Session) stepData(in, out []byte) (n int, _ []byte, _ codec.Action) {
+	if !s.lent {
+		if len(in) == 0 {
+			return 0, out, codec.NeedMore
+		}
+		return 0, out, codec.Lend
+	}
+	for n < len(in) {
+		m, text, done := s.tx.dot.Next(in[n:])
+		n += m
+		s.store(text, s.tx.dot.Flaws())
+		if done {
+			out, action := s.finish(out)
+			return n, out, action
+		}
+	}
+	return n, out, codec.NeedMore
+}
+
+// store writes a piece of content, in which flaws have been found so far, to the
+// backend. From the first thing that goes wrong on, there is nothing to store.
+func (s *Session) store(p []byte, flaws codec.Flaw) {
+	tx := s.tx
+	tx.size += int64(len(p))
+	tx.hops.scan(p)
+	switch {
+	case s.answer != nil:
+	case tx.size > s.maxSize():
+		s.answer = errTooBig
+	case flaws&^codec.LongLine != 0:
+		s.answer = errLineEnd
+	case flaws != 0:
+		s.answer = errTextLine
+	case tx.hops.count > int(limit(s.cfg.MaxReceived, defaultReceived)):
+		s.answer = errLoop
+	default:
+		s.write(p)
+	}
+	if s.answer != nil {
+		s.abort()
+	}
+}
+
+// write begins the message if need be, and writes p to it.
+func (s *Session) write(p []byte) {
+	tx := s.tx
+	var err error
+	if tx.msg == nil {
+		tx.env.ID = s.peer.ID + "." + strconv.Itoa(int(s.begun))
+		tx.env.Peer, tx.env.Helo, tx.env.TLS, tx.env.Time = s.peer, s.helo, s.tls, s.now()
+		if tx.msg, err = s.cfg.Backend.Begin(&tx.env); err == nil {
+			_, err = tx.msg.Write(s.trace())
+		} else {
+			tx.msg = nil
+		}
+	}
+	if err == nil && len(p) > 0 {
+		_, err = tx.msg.Write(p)
+	}
+	s.failed(err)
+}
+
+func (s *Session) failed(err error) {
+	if err != nil {
+		s.fault, s.answer = err, refusalOf(err)
+	}
+}
+
+// finish ends the transaction: the message is delivered, or it is said why not.
+func (s *Session) finish(out []byte) ([]byte, codec.Action) {
+	tx := s.tx
+	if s.answer == nil {
+		msg := tx.msg
+		tx.msg = nil
+		s.failed(msg.Commit())
+	}
+	s.reset()
+	if r := s.answer; r != nil {
+		return s.refuse(out, r)
+	}
+	s.messages++
+	s.junk = 0
+	return codec.AppendReply(out, 250, "2.0.0", "Accepted as "+tx.env.ID), codec.Continue
+}

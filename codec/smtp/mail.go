@@ -1,0 +1,115 @@
+package smtp
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+
+	"starttlsd/codec"
+)
+
+// mail begins a transaction (RFC 5321 §4.1.1.2).
+func (s *Session) mail(arg, out []byte) ([]byte, codec.Action) {
+	arg, ok := cutPrefix(arg, "FROM:")
+	if !ok {
+		return s.refuse(out, errArgument)
+	}
+	from, params, ok := parsePath(arg)
+	if !ok {
+		return s.refuse(out, errReverse)
+	}
+	env := Envelope{From: string(from)}
+	if r := s.mailParams(&env, params); r != nil {
+		return s.refuse(out, r)
+	}
+	if !env.UTF8 && !ascii(from) {
+		return s.refuse(out, errNeedsUTF8)
+	}
+	if s.begun >= limit(s.cfg.Limits.Messages, defaultMessages) {
+		return s.close(out, closeMessages)
+	}
+	s.begun++
+	s.tx = &transaction{env: env}
+	s.to(mail)
+	return say(out, replySender)
+}
+
+// mailParams reads the parameters of MAIL, which only EHLO has announced.
+func (s *Session) mailParams(env *Envelope, params []byte) *reply {
+	for param := range bytes.FieldsSeq(params) {
+		keyword, value, _ := bytes.Cut(param, []byte{'='})
+		switch {
+		case !s.extended:
+			return errParameter
+		case is(keyword, "SIZE"): // RFC 1870 §6
+			size, err := strconv.ParseUint(string(value), 10, 63)
+			switch {
+			case errors.Is(err, strconv.ErrRange) || err == nil && int64(size) > s.maxSize():
+				return errTooBig
+			case err != nil:
+				return errArgument
+			}
+			env.Size = int64(size)
+		case is(keyword, "BODY"): // RFC 6152 §2
+			switch {
+			case is(value, "7BIT"):
+				env.BodyType = "7BIT"
+			case is(value, "8BITMIME"):
+				env.BodyType = "8BITMIME"
+			default:
+				return errArgument
+			}
+		case is(param, "SMTPUTF8"): // RFC 6531 §3.4
+			env.UTF8 = true
+		default:
+			return errParameter
+		}
+	}
+	return nil
+}
+
+// rcpt adds a recipient (RFC 5321 §4.1.1.3).
+func (s *Session) rcpt(arg, out []byte) ([]byte, codec.Action) {
+	arg, ok := cutPrefix(arg, "TO:")
+	if !ok {
+		return s.refuse(out, errArgument)
+	}
+	to, params, ok := parsePath(arg)
+	env := &s.tx.env
+	switch {
+	case !ok && isPostmaster(arg):
+		to, params = arg[1:len(arg)-1], nil
+	case !ok || len(to) == 0:
+		return s.refuse(out, errForward)
+	}
+	switch {
+	case len(params) > 0:
+		return s.refuse(out, errParameter)
+	case !env.UTF8 && !ascii(to):
+		return s.refuse(out, errNeedsUTF8)
+	case uint32(len(env.To)) >= limit(s.cfg.Limits.Recipients, defaultRecipients):
+		return s.refuse(out, errRecipients)
+	}
+	env.To = append(env.To, string(to))
+	s.to(rcpt)
+	return say(out, replyRecipient)
+}
+
+// maxSize is the limit of a message's content.
+func (s *Session) maxSize() int64 {
+	if s.cfg.MaxMessageSize != 0 {
+		return s.cfg.MaxMessageSize
+	}
+	return defaultMessageSize
+}
+
+// is compares with a keyword, without regard to case.
+func is(word []byte, keyword string) bool { return bytes.EqualFold(word, []byte(keyword)) }
+
+// cutPrefix removes a keyword, and a space that many clients put behind it.
+func cutPrefix(arg []byte, keyword string) ([]byte, bool) {
+	if len(arg) < len(keyword) || !is(arg[:len(keyword)], keyword) {
+		return nil, false
+	}
+	return bytes.TrimLeft(arg[len(keyword):], " "), true
+}

@@ -1,0 +1,214 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Certificates is the server's side of TLS: its certificates, and the
+// tls.Config of each protocol that serves them.
+type Certificates struct {
+	tls       TLS
+	clientCAs *x509.CertPool
+	now       func() time.Time
+	set       atomic.Pointer[certSet] // replaced as a whole, never changed
+
+	mu      sync.Mutex
+	configs map[string]*tls.Config // by protocol
+}
+
+// BuildTLS reads the files that c.TLS names. A file that cannot be used is an
+// error; what only its owner can judge, such as an expired certificate, is a
+// warning in log. Without a certificate it makes a self-signed one. now is
+// time.Now but in tests.
+func (c *Config) BuildTLS(log *slog.Logger, now func() time.Time) (*Certificates, error) {
+	cs := &Certificates{tls: c.TLS, now: now, configs: make(map[string]*tls.Config)}
+	if c.TLS.Profile == Legacy {
+		log.Warn("tls.profile is legacy: clients may use the broken TLS 1.0 and 1.1")
+	}
+	set, err := c.loadSet(log, now())
+	if err != nil {
+		return nil, err
+	}
+	cs.set.Store(set)
+	if c.TLS.ClientCA == "" {
+		return cs, nil
+	}
+	if c.TLS.ClientAuth == NoClientCert {
+		log.Warn("tls.client_ca is not used: tls.client_auth is none")
+	}
+	authorities, err := readChain(c.TLS.ClientCA)
+	if err != nil {
+		return nil, c.locate(under("tls.client_ca", err))
+	}
+	cs.clientCAs = x509.NewCertPool()
+	for _, ca := range authorities {
+		cs.clientCAs.AddCert(ca)
+	}
+	return cs, nil
+}
+
+func (c *Config) loadSet(log *slog.Logger, now time.Time) (*certSet, error) {
+	if len(c.TLS.Certificates) == 0 {
+		cert, err := selfSigned(c.Hostname, now)
+		if err != nil {
+			return nil, fmt.Errorf("making a self-signed certificate: %w", err)
+		}
+		set := newCertSet([]*tls.Certificate{cert})
+		set.selfSigned = true
+		return set, nil
+	}
+	var all []*tls.Certificate
+	for i, pair := range c.TLS.Certificates {
+		cert, err := pair.load(log, now)
+		if err != nil {
+			return nil, c.locate(under(fmt.Sprintf("tls.certificates[%d]", i), err))
+		}
+		all = append(all, cert)
+	}
+	return newCertSet(all), nil
+}
+
+// SelfSigned returns the SHA-256 fingerprint of the certificate that was made
+// because none is configured, as openssl x509 -fingerprint prints it.
+func (cs *Certificates) SelfSigned() (fingerprint string, ok bool) {
+	set := cs.set.Load()
+	if !set.selfSigned {
+		return "", false
+	}
+	return fingerprint256(set.all[0].Leaf), true
+}
+
+// ServerConfig is the tls.Config for every listener of protocol, always the
+// same one. Protocols do not share a Config, because a session ticket is good
+// wherever the Config is: one from IMAP would resume on SMTP (golang/go#77217).
+func (cs *Certificates) ServerConfig(protocol string) *tls.Config {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cfg, ok := cs.configs[protocol]
+	if !ok {
+		cfg = cs.newConfig(protocol)
+		cs.configs[protocol] = cfg
+	}
+	return cfg
+}
+
+func (cs *Certificates) newConfig(protocol string) *tls.Config {
+	minVersion, suites := cs.tls.Profile.parameters()
+	return &tls.Config{
+		Time:         cs.now,
+		MinVersion:   minVersion,
+		CipherSuites: suites,
+		// A client that insists on P-521 would cost ten times the CPU.
+		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256},
+		// A client that offers ALPN without protocol is not speaking it (ALPACA); never add h2.
+		NextProtos: []string{protocol},
+		// Certificates stays empty: only so does a nil certificate become the
+		// alert unrecognized_name.
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return cs.set.Load().choose(hello, cs.tls.StrictSNI), nil
+		},
+		ClientAuth: cs.tls.ClientAuth.authType(),
+		ClientCAs:  cs.clientCAs,
+		// One record and one write for 16 KiB where the default makes five, to
+		// show a browser its first bytes sooner. A reply line gains nothing by that.
+		DynamicRecordSizingDisabled: true,
+	}
+}
+
+// parameters are the least TLS version and the cipher suites below TLS 1.3. No
+// profile has RSA key exchange, RC4 or 3DES.
+func (p Profile) parameters() (minVersion uint16, suites []uint16) {
+	aead := []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
+	switch p {
+	case Modern:
+		return tls.VersionTLS13, nil
+	case Legacy:
+		return tls.VersionTLS10, append(aead,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA)
+	default:
+		return tls.VersionTLS12, aead
+	}
+}
+
+func (a ClientAuth) authType() tls.ClientAuthType {
+	switch a {
+	case RequestClientCert:
+		return tls.RequestClientCert
+	case VerifyClientCert:
+		return tls.VerifyClientCertIfGiven
+	case RequireClientCert:
+		return tls.RequireAndVerifyClientCert
+	default:
+		return tls.NoClientCert
+	}
+}
+
+// certSet is the certificates in the order of the file, by the names they are for.
+type certSet struct {
+	all        []*tls.Certificate
+	exact      map[string][]*tls.Certificate // mx.example.org
+	wildcard   map[string][]*tls.Certificate // .example.org, from *.example.org
+	selfSigned bool
+}
+
+func newCertSet(all []*tls.Certificate) *certSet {
+	s := &certSet{
+		all:      all,
+		exact:    make(map[string][]*tls.Certificate),
+		wildcard: make(map[string][]*tls.Certificate),
+	}
+	for _, cert := range all {
+		for _, name := range cert.Leaf.DNSNames {
+			name = strings.ToLower(name)
+			if parent, ok := strings.CutPrefix(name, "*"); ok {
+				s.wildcard[parent] = append(s.wildcard[parent], cert)
+			} else {
+				s.exact[name] = append(s.exact[name], cert)
+			}
+		}
+	}
+	return s
+}
+
+// choose returns the first certificate for the name the client asks for that it
+// also supports (RSA or ECDSA). A client that names no server, or one that is
+// unknown, chooses among all; when strict, an unknown name gets none.
+func (s *certSet) choose(hello *tls.ClientHelloInfo, strict bool) *tls.Certificate {
+	candidates := s.named(strings.ToLower(hello.ServerName)) // crypto/tls refuses a trailing dot
+	if candidates == nil {
+		if strict && hello.ServerName != "" {
+			return nil
+		}
+		candidates = s.all
+	}
+	if len(candidates) == 1 {
+		return candidates[0]
+	}
+	anyName := *hello // SupportsCertificate would match the name again
+	anyName.ServerName = ""
+	i := slices.IndexFunc(candidates, func(c *tls.Certificate) bool { return anyName.SupportsCertificate(c) == nil })
+	return candidates[max(i, 0)]
+}
+
+func (s *certSet) named(name string) []*tls.Certificate {
+	if certs := s.exact[name]; certs != nil {
+		return certs
+	}
+	if dot := strings.IndexByte(name, '.'); dot > 0 {
+		return s.wildcard[name[dot:]]
+	}
+	return nil
+}

@@ -1,0 +1,222 @@
+// Package enginetest runs the starttlsd command for tests of the whole program.
+//
+//	p := enginetest.Start(t, enginetest.Config{YAML: "listeners: …"})
+//	conn, err := net.Dial("tcp", p.Addrs[0])
+//
+// The command is built once a test process, from the module that the test is in.
+package enginetest
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Config says how to start the command.
+type Config struct {
+	YAML    string   // the configuration; use port 0, the real addresses are in Process.Addrs
+	Dir     string   // working directory; default a temporary one
+	Env     []string // added to the environment
+	Wrapper []string // put before the command, such as prlimit and its arguments
+}
+
+// Process is a running starttlsd. It is ended with the test.
+type Process struct {
+	Addrs []string // of the listeners, in the order of the configuration
+	Dir   string
+
+	tb     testing.TB
+	cmd    *exec.Cmd
+	log    lines
+	exited chan struct{}
+	status int
+}
+
+// Binary builds the command and returns its path.
+func Binary(tb testing.TB) string {
+	tb.Helper()
+	path, err := build()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "starttlsd-test")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "starttlsd")
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Dir = strings.TrimSpace(string(root))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// RemoveBinary deletes what Binary built. Call it at the end of TestMain.
+func RemoveBinary() {
+	if path, err := build(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+}
+
+var listening = regexp.MustCompile(`msg=listening address=(\S+)`)
+
+// Start runs the command and returns when it listens.
+func Start(tb testing.TB, c Config) *Process {
+	tb.Helper()
+	p := &Process{tb: tb, Dir: c.Dir, exited: make(chan struct{})}
+	if p.Dir == "" {
+		p.Dir = tb.TempDir()
+	}
+	file := filepath.Join(tb.TempDir(), "starttlsd.yaml")
+	if err := os.WriteFile(file, []byte(c.YAML), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	args := append(append([]string(nil), c.Wrapper...), Binary(tb), "-config", file)
+	p.cmd = exec.Command(args[0], args[1:]...)
+	p.cmd.Dir = p.Dir
+	p.cmd.Env = append(os.Environ(), c.Env...)
+	p.cmd.Stderr = &p.log
+	if err := p.cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		p.status = p.cmd.ProcessState.ExitCode()
+		close(p.exited)
+	}()
+	tb.Cleanup(func() {
+		p.Kill()
+		if tb.Failed() {
+			tb.Logf("log of starttlsd:\n%s", tail(p.Log(), 100))
+		}
+	})
+	want := strings.Count(c.YAML, "address:")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		found := listening.FindAllStringSubmatch(p.Log(), -1)
+		if len(found) == want && want > 0 {
+			for _, m := range found {
+				p.Addrs = append(p.Addrs, m[1])
+			}
+			return p
+		}
+		select {
+		case <-p.exited:
+			tb.Fatalf("starttlsd did not start: %s", p.Log())
+		default:
+		}
+		if time.Now().After(end) {
+			tb.Fatalf("starttlsd does not listen: %s", p.Log())
+		}
+	}
+}
+
+// PID is the process's id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Log is all that was logged so far.
+func (p *Process) Log() string { return p.log.String() }
+
+// Signal sends a signal.
+func (p *Process) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
+
+// Kill ends the process at once, as kill -9 does.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+}
+
+// Stop sends SIGTERM and returns the exit status.
+func (p *Process) Stop() int {
+	p.tb.Helper()
+	p.Signal(syscall.SIGTERM)
+	return p.Wait()
+}
+
+// Wait waits for the end and returns the exit status.
+func (p *Process) Wait() int {
+	p.tb.Helper()
+	select {
+	case <-p.exited:
+		return p.status
+	case <-time.After(time.Minute):
+		p.tb.Fatal("starttlsd does not end")
+		return -1
+	}
+}
+
+// Maildir returns the messages delivered into dir, by file name.
+func Maildir(tb testing.TB, dir string) map[string][]byte {
+	tb.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "new", "*"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	messages := make(map[string][]byte, len(names))
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		messages[filepath.Base(name)] = b
+	}
+	return messages
+}
+
+// Content is a stored message without the trace header that starttlsd put on it.
+func Content(message []byte) []byte {
+	rest := message
+	for trace := 0; trace < 2; trace++ { // Return-Path and Received, which may be folded
+		_, after, ok := bytes.Cut(rest, []byte("\r\n"))
+		for ok && len(after) > 0 && (after[0] == ' ' || after[0] == '\t') {
+			_, after, ok = bytes.Cut(after, []byte("\r\n"))
+		}
+		rest = after
+	}
+	return rest
+}
+
+// tail is the last n lines of s.
+func tail(s string, n int) string {
+	var last []string
+	for sc := bufio.NewScanner(strings.NewReader(s)); sc.Scan(); {
+		if last = append(last, sc.Text()); len(last) > n {
+			last = last[1:]
+		}
+	}
+	return strings.Join(last, "\n")
+}
+
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
