@@ -17,7 +17,7 @@ import (
 
 // TestKilledProcessLosesNoCommittedMessage kills a delivering process at a
 // random moment, again and again in one Maildir. Each name that it printed after
-// Commit has to be a whole message in new/, and nothing else may be there.
+// Commit has to be in new/, and whatever is there has to be whole.
 func TestKilledProcessLosesNoCommittedMessage(t *testing.T) {
 	rounds := 15
 	if testing.Short() {

@@ -65,10 +65,11 @@ func TestFailedSyncDeliversNothing(t *testing.T) {
 	m := openMaildir(t, t.TempDir())
 	msg := begin(t, m)
 	swapFile(msg, brokenFile(t))
-	if err := msg.Commit(); !errors.Is(err, syscall.EINVAL) {
-		t.Errorf("Commit = %v, want %v", err, syscall.EINVAL)
+	err := msg.Commit()
+	if err == nil {
+		t.Fatal("Commit succeeded")
 	}
-	checkDead(t, m, msg, syscall.EINVAL)
+	checkDead(t, m, msg, err)
 	checkServes(t, m)
 }
 
@@ -76,8 +77,8 @@ func TestFailedDirectorySyncTakesTheMessageBack(t *testing.T) {
 	m := openMaildir(t, t.TempDir())
 	msg := begin(t, m)
 	defer msg.Abort()
-	if err := msg.move(brokenFile(t)); !errors.Is(err, syscall.EINVAL) {
-		t.Errorf("move = %v, want %v", err, syscall.EINVAL)
+	if err := msg.move(brokenFile(t)); err == nil {
+		t.Error("move succeeded")
 	}
 	checkCounts(t, m, 0, 0)
 }

@@ -45,6 +45,8 @@ type Maildir struct {
 	calls    chan struct{} // holds one entry for each file call under way
 }
 
+var _ smtp.Backend = (*Maildir)(nil)
+
 // OpenMaildir opens the Maildir at path. What is missing of path itself and its
 // tmp/, new/ and cur/ is made, for our user only; the parent of path has to
 // exist. Remains of deliveries that died more than 36 hours ago are removed
@@ -163,10 +165,9 @@ type message struct {
 	err     error    // why the message takes no more; what its methods return from then on
 }
 
-// Write appends p to the file. It goes to the kernel as it is: a message that
-// waits for its peer holds no memory, and the caller's chunks should not be
-// tiny. An error, which wraps smtp.ErrFull when there is no room, ends the
-// message and removes its file.
+// Write appends p to the file. It is one system call and no buffer, so that a
+// message which waits for its peer holds no memory. An error, which wraps
+// smtp.ErrFull when there is no room, ends the message and removes its file.
 func (g *message) Write(p []byte) (int, error) {
 	if g.err != nil {
 		return 0, g.err

@@ -304,6 +304,9 @@ func TestOpenMessageCostsOneDescriptorAndNoneIsLost(t *testing.T) {
 	if got := len(files(t, "/dev/fd")); got != before {
 		t.Errorf("%d descriptors, %d before", got, before)
 	}
+	if got := len(m.calls); got != 0 {
+		t.Errorf("%d of the places for file calls are lost", got)
+	}
 }
 
 func TestWriteDoesNotAllocate(t *testing.T) {

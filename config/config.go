@@ -15,10 +15,12 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/token"
 )
 
 // Config is the whole configuration.
@@ -192,5 +194,15 @@ func (c *Config) inherit(i int) error {
 // YAML is the effective configuration as a file that Load takes back.
 func (c *Config) YAML() ([]byte, error) {
 	return yaml.MarshalWithOptions(c, yaml.IndentSequence(true),
-		yaml.CustomMarshaler(func(d time.Duration) ([]byte, error) { return []byte(formatDuration(d)), nil }))
+		yaml.CustomMarshaler(func(d time.Duration) ([]byte, error) { return []byte(formatDuration(d)), nil }),
+		yaml.CustomMarshaler(quoteText))
+}
+
+// quoteText quotes what YAML would read as something else. The encoder's own
+// rule, IsNeedQuoted, misses "? a", "---" and "...".
+func quoteText(s string) ([]byte, error) {
+	if token.IsNeedQuoted(s) || strings.ContainsAny(s[:1], "?-.") {
+		return []byte(strconv.Quote(s)), nil
+	}
+	return []byte(s), nil
 }

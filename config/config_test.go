@@ -91,6 +91,23 @@ func keysOf(block reflect.Type, path string) map[string]bool {
 	return all
 }
 
+// TestAnyFileNameRoundTrips: what YAML would read as something else is quoted.
+func TestAnyFileNameRoundTrips(t *testing.T) {
+	for _, name := range []string{
+		"a b", " a ", "a: b", "a:", ":a", "#a", "a #b", "'a'", `"a"`, `a"b'c`, "true", "no", "null", "~", "~/a", "1", "0x1", "1e3", ".5",
+		"1_0", "2001-01-01", "@a", "*a", "&a", "!a", "%a", "`a", "- a", "-", "?", "? a", "{a}", "[a", "a,b", "a]", "|", ">", "=", "<<", "---",
+		`a\nb`, `C:\a`, "ü", "日本", "\u2028", "\ufeff", "10s", "1MiB", "...", "a  b", "\u00a0",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := Default()
+			c.TLS.ClientCA = name
+			c.TLS.Certificates = []KeyPair{{Cert: name, Key: name}}
+			c.Listeners[0].Backend = "maildir:" + name
+			checkRoundTrip(t, c)
+		})
+	}
+}
+
 func TestListenerLimitsComeBeforeTheGlobalOnes(t *testing.T) {
 	for _, order := range []string{
 		globalLimits + twoListeners,

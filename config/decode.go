@@ -46,10 +46,14 @@ func (s *source) parse(file string, data []byte) (ast.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if len(tree.Docs) > 1 {
+	switch len(tree.Docs) {
+	case 0:
+		return nil, nil
+	case 1:
+		return tree.Docs[0].Body, nil
+	default:
 		return nil, s.at(tree.Docs[1].Start, "a second YAML document begins; put everything into one")
 	}
-	return tree.Docs[0].Body, nil
 }
 
 // at is an error that points at tok.

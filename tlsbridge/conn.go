@@ -63,6 +63,9 @@ type Conn struct {
 	records recordCut                  // where the next byte for crypto/tls stands in its record
 	early   *bytebufferpool.ByteBuffer // what arrived behind the handshake; nil when crypto/tls has it all
 	served  int                        // the part of early that crypto/tls has
+	first   [recordHeader]byte         // read from the link ahead of crypto/tls
+	ahead   uint8                      // how many of them
+	dry     bool                       // crypto/tls needs new input before it returns anything
 
 	failed   error // *HandshakeError; never changes once hs is nil
 	readErr  error // first lasting error of Read
@@ -129,7 +132,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.readErr != nil {
 		return 0, c.readErr
 	}
+	if c.dry && c.early == nil {
+		if err := (*shim)(c).peek(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := c.tls.Read(p)
+	c.dry = n < len(p) // crypto/tls has no more than one record
 	if err != nil && !temporary(err) {
 		if err == io.EOF && c.ended {
 			err = io.ErrUnexpectedEOF // crypto/tls does not tell this from a close_notify

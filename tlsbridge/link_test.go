@@ -25,7 +25,7 @@ func secure(t testing.TB, version uint16) (*rig, *tls.Conn) {
 	client := tls.Client(r.client, clientConfig(version))
 	done := make(chan error)
 	go func() { done <- client.Handshake() }()
-	if err := r.pump(r.over); err != ErrWouldBlock {
+	if err := r.pump(r.over); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
@@ -97,7 +97,10 @@ func TestDataThatComesWithTheEndIsReadFirst(t *testing.T) {
 		}
 		r.conn.SetLink(scripted{read: func(p []byte) (int, error) {
 			n, _ := r.server.rx.read(p, false)
-			return n, end
+			if r.server.rx.empty() {
+				return n, end
+			}
+			return n, nil
 		}})
 		buf := make([]byte, 10)
 		if n, err := r.conn.Read(buf); string(buf[:n]) != "last" || err != nil {
@@ -219,16 +222,16 @@ func (addressed) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0
 // record, while checksummed data flows both ways.
 func TestSwitchingLinksKeepsBothStreams(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		const total, wantSwitches = 4 << 20, 2000
+		const total, wantSwitches = 2 << 20, 2000
 		r, client := secure(t, version)
 		rng := rand.New(rand.NewPCG(1, uint64(version)))
 		table := crc64.MakeTable(crc64.ISO)
 		var sent, received, back, ours uint64
 		var ends sync.WaitGroup
 		ends.Go(func() { // the client sends
-			src := rand.NewChaCha8([32]byte{1})
+			src, rng := rand.NewChaCha8([32]byte{1}), rand.New(rand.NewPCG(2, 2))
 			for left := total; left > 0; {
-				p := make([]byte, min(left, 1+rand.IntN(20_000)))
+				p := make([]byte, min(left, 1+rng.IntN(2000)))
 				_, _ = src.Read(p)
 				sent = crc64.Update(sent, table, p)
 				if err := writeAll(client, p); err != nil {
@@ -253,10 +256,10 @@ func TestSwitchingLinksKeepsBothStreams(t *testing.T) {
 			}
 		})
 
-		loopSide := &loopLink{end: r.server, max: func() int { return 1 + rng.IntN(3000) }}
-		p := make([]byte, 20_000)
+		loopSide := &loopLink{end: r.server, max: func() int { return 1 + rng.IntN(400) }}
+		p := make([]byte, 1000)
 		serve := func() error {
-			n, err := r.conn.Read(p[:1+rng.IntN(len(p))])
+			n, err := r.conn.Read(p[:1+rng.IntN(1000)])
 			received = crc64.Update(received, table, p[:n])
 			if n > 0 {
 				ours = crc64.Update(ours, table, p[:n])
@@ -299,7 +302,7 @@ func TestSwitchingLinksKeepsBothStreams(t *testing.T) {
 		if sent != received || ours != back {
 			t.Errorf("checksums %x %x, %x %x", sent, received, ours, back)
 		}
-		if switches < wantSwitches/10 {
+		if switches < wantSwitches {
 			t.Errorf("only %d switches", switches)
 		}
 		t.Log(switches, "switches")
@@ -314,7 +317,7 @@ type shortReads struct {
 
 func (s *shortReads) Read(p []byte) (int, error) { return s.wireEnd.Read(p[:min(len(p), s.max())]) }
 
-// lent is a Conn over a blocking link as a net.Conn. A write deadline is looked
+// lentConn is a Conn over a blocking link as a net.Conn. A write deadline is looked
 // at before the write only: one that passes within a record ends a TLS stream.
 type lentConn struct {
 	io.ReadWriter
@@ -352,7 +355,10 @@ func (c *lentConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-func (c *lentConn) Close() error { return errors.Join(c.bye(), c.wireEnd.Close()) }
+func (c *lentConn) Close() error {
+	_ = c.bye() // the peer may be gone
+	return c.wireEnd.Close()
+}
 
 func TestLentConnIsANetConn(t *testing.T) {
 	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {

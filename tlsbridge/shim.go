@@ -18,19 +18,30 @@ func (s *shim) Read(p []byte) (int, error) {
 	if h := s.hs.Load(); h != nil {
 		return h.read(p)
 	}
-	p = s.records.limit(p)
-	if s.early != nil {
-		n := copy(p, s.early.B[s.served:])
+	switch {
+	case s.ahead > 0:
+		n := copy(p, s.first[:s.ahead])
+		copy(s.first[:], s.first[n:])
+		s.ahead -= uint8(n)
+		return n, nil
+	case s.early != nil:
+		n := copy(s.records.limit(p), s.early.B[s.served:])
 		s.records.advance(p[:n])
 		if s.served += n; s.served == s.early.Len() {
 			(*Conn)(s).dropEarly()
 		}
 		return n, nil
 	}
+	return s.fetch(p)
+}
+
+// fetch reads from the link, up to the end of the record or of its header.
+func (s *shim) fetch(p []byte) (int, error) {
 	if s.linkErr != nil {
 		s.ended = true
 		return 0, s.linkErr
 	}
+	p = s.records.limit(p)
 	n, err := s.link.Read(p)
 	if err != nil && !temporary(err) {
 		s.linkErr = err
@@ -44,6 +55,17 @@ func (s *shim) Read(p []byte) (int, error) {
 	}
 	s.ended = s.linkErr != nil
 	return 0, err
+}
+
+// peek returns the link's temporary error, if there is no input. It spares
+// crypto/tls, which has none left either, a call that would only allocate.
+func (s *shim) peek() error {
+	n, err := s.fetch(s.first[:])
+	s.ahead = uint8(n)
+	if n == 0 && temporary(err) {
+		return err
+	}
+	return nil
 }
 
 // Write passes a record on. The buffer belongs to a pool of crypto/tls, and a

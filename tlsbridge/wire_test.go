@@ -1,6 +1,7 @@
 package tlsbridge
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"os"
@@ -13,7 +14,7 @@ import (
 type stream struct {
 	mu       sync.Mutex
 	cond     sync.Cond
-	b        []byte
+	b        bytes.Buffer
 	closed   bool
 	deadline time.Time
 	timer    *time.Timer
@@ -34,7 +35,7 @@ func (s *stream) write(p []byte) (int, error) {
 		s.mu.Unlock()
 		return 0, io.ErrClosedPipe
 	}
-	s.b = append(s.b, p...)
+	s.b.Write(p)
 	if s.keep {
 		s.log = append(s.log, p...)
 	}
@@ -54,10 +55,8 @@ func (s *stream) read(p []byte, wait bool) (int, error) {
 		switch {
 		case wait && !s.deadline.IsZero() && time.Until(s.deadline) <= 0:
 			return 0, os.ErrDeadlineExceeded
-		case len(s.b) > 0:
-			n := copy(p, s.b)
-			s.b = s.b[n:]
-			return n, nil
+		case s.b.Len() > 0:
+			return s.b.Read(p)
 		case s.closed:
 			return 0, io.EOF
 		case !wait:
@@ -65,6 +64,12 @@ func (s *stream) read(p []byte, wait bool) (int, error) {
 		}
 		s.cond.Wait()
 	}
+}
+
+func (s *stream) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Len() == 0
 }
 
 func (s *stream) close() {

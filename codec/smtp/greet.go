@@ -14,10 +14,11 @@ func (s *Session) ehlo(arg, out []byte) ([]byte, codec.Action) {
 	if !s.hello(arg, true) {
 		return s.refuse(out, errHelo)
 	}
+	var size [32]byte
 	lines := append(make([]string, 0, 8),
 		s.cfg.Hostname,
 		"PIPELINING",
-		"SIZE "+strconv.FormatInt(s.maxSize(), 10),
+		string(strconv.AppendInt(append(size[:0], "SIZE "...), s.maxSize(), 10)),
 		"8BITMIME",
 		"SMTPUTF8",
 		"ENHANCEDSTATUSCODES",

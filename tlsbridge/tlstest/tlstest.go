@@ -99,6 +99,12 @@ func WritePEM(dir string, cert tls.Certificate) (certFile, keyFile string) {
 	return certFile, keyFile
 }
 
+// WriteRoots writes the CA's certificate to file, as PEM. It panics when that fails.
+func WriteRoots(file string) {
+	block := &pem.Block{Type: "CERTIFICATE", Bytes: ca().cert.Raw}
+	check(os.WriteFile(file, pem.EncodeToMemory(block), 0o644))
+}
+
 func newTemplate(name string) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber: must(rand.Int(rand.Reader, big.NewInt(1<<62))),
