@@ -3,6 +3,8 @@ package smtp
 import (
 	"strconv"
 
+	"github.com/valyala/bytebufferpool"
+
 	"starttlsd/codec"
 )
 
@@ -53,16 +55,35 @@ func (s *Session) stepData(in, out []byte) (n int, _ []byte, _ codec.Action) {
 		}
 		return 0, out, codec.Lend
 	}
-	for n < len(in) {
-		m, text, done := s.tx.dot.Next(in[n:])
+	var text []byte
+	var pieces *bytebufferpool.ByteBuffer // holds text when it is not one part of in
+	done := false
+	for n < len(in) && !done {
+		var m int
+		var piece []byte
+		m, piece, done = s.tx.dot.Next(in[n:])
 		n += m
-		s.store(text, s.tx.dot.Flaws())
-		if done {
-			out, action := s.finish(out)
-			return n, out, action
+		switch {
+		case len(text) == 0:
+			text = piece
+			continue
+		case pieces == nil:
+			pieces = codec.GetBuffer()
+			pieces.B = append(pieces.B, text...)
 		}
+		pieces.B = append(pieces.B, piece...)
+		text = pieces.B
 	}
-	return n, out, codec.NeedMore
+	// One call for all of it: each is a system call, and dots may be many.
+	s.store(text, s.tx.dot.Flaws())
+	if pieces != nil {
+		codec.PutZeroed(pieces)
+	}
+	if !done {
+		return n, out, codec.NeedMore
+	}
+	out, action := s.finish(out)
+	return n, out, action
 }
 
 // store writes a piece of content, in which flaws have been found so far, to the
