@@ -28,7 +28,7 @@ const (
 // Next decodes from the front of in. text is the next piece of the message: a
 // part of in, or a constant, and in either case not to be written to. It may be
 // empty. n counts the bytes consumed, which is less than all of in when a dot was
-// removed or the message ended. done tells the latter; Next is not called again.
+// removed or the message ended. done tells the latter, from then on always.
 func (d *Dot) Next(in []byte) (n int, text []byte, done bool) {
 	start := 0
 	for n < len(in) {

@@ -9,7 +9,7 @@ type Config struct {
 	TLS            bool             // STARTTLS can be served: there is a certificate, and TLS is not implicit
 	RequireTLS     bool             // in clear only NOOP, EHLO, STARTTLS and QUIT; not for a public MX (RFC 3207 §4)
 	MaxMessageSize int64            // octets of content, 25 MiB
-	MaxReceived    int              // Received lines at which a message is taken to loop, 100 (RFC 5321 §6.3)
+	MaxReceived    int              // a message with more Received lines loops, 100 (RFC 5321 §6.3)
 	Limits         Limits           // of one session
 	Backend        Backend          // takes the messages
 	Now            func() time.Time // time.Now when nil

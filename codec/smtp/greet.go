@@ -14,11 +14,10 @@ func (s *Session) ehlo(arg, out []byte) ([]byte, codec.Action) {
 	if !s.hello(arg, true) {
 		return s.refuse(out, errHelo)
 	}
-	var size [32]byte
 	lines := append(make([]string, 0, 8),
 		s.cfg.Hostname,
 		"PIPELINING",
-		string(strconv.AppendInt(append(size[:0], "SIZE "...), s.maxSize(), 10)),
+		"SIZE "+strconv.FormatInt(s.maxSize(), 10),
 		"8BITMIME",
 		"SMTPUTF8",
 		"ENHANCEDSTATUSCODES",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -66,14 +67,14 @@ func serve(t *testing.T, settings ...string) *server {
 	t.Helper()
 	s := &server{t: t, ca: filepath.Join(t.TempDir(), "ca.pem")}
 	tlstest.WriteRoots(s.ca)
-	yaml := []string{"hostname: mx.example.org", "tls:", "  client_ca: " + s.ca}
+	yaml := []string{"hostname: mx.example.org", "tls:", fmt.Sprintf("  client_ca: %q", s.ca)}
 	for _, setting := range settings {
 		yaml = append(yaml, "  "+setting)
 	}
 	yaml = append(yaml, "  certificates:")
 	for _, names := range [][]string{{mailName, "127.0.0.1"}, {otherName}} {
 		cert, key := tlstest.WritePEM(t.TempDir(), tlstest.Certificate(names...))
-		yaml = append(yaml, "  - {cert: "+cert+", key: "+key+"}")
+		yaml = append(yaml, fmt.Sprintf("  - {cert: %q, key: %q}", cert, key))
 	}
 	yaml = append(yaml, "listeners:",
 		`- {address: "127.0.0.1:0", protocol: smtp, tls: starttls, require_tls: true, backend: "maildir:drop"}`,
@@ -111,6 +112,15 @@ func (s *server) take(t *testing.T) (trace, content []byte) {
 	return trace, content
 }
 
+// storing reports whether the Maildir holds a part of a message, up to and with text.
+func (s *server) storing(text string) bool {
+	names, _ := filepath.Glob(filepath.Join(s.drop, "tmp", "*"))
+	return slices.ContainsFunc(names, func(name string) bool {
+		message, err := os.ReadFile(name)
+		return err == nil && bytes.HasSuffix(message, []byte(text))
+	})
+}
+
 // received checks that the Maildir holds one message, want, that came by TLS.
 func (s *server) received(t *testing.T, want []byte) {
 	t.Helper()
@@ -135,13 +145,18 @@ func same(t *testing.T, got, want []byte) {
 	}
 }
 
-// lastConnection waits until the server has logged n connections more than it
-// had when log was taken, and returns the line of the last one.
+// logged waits until the server has logged what.
 func (s *server) logged(t *testing.T, what string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !strings.Contains(s.Log(), what); time.Sleep(2 * time.Millisecond) {
+	eventually(t, "the server logs "+what, func() bool { return strings.Contains(s.Log(), what) })
+}
+
+// eventually waits until cond, which other processes make true, is true.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("the server has not logged %q", what)
+			t.Fatal("not seen: " + what)
 		}
 	}
 }
