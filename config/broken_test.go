@@ -153,6 +153,10 @@ var brokenFiles = []struct{ name, yaml, want string }{
 		`:2:11: hostname: "a\nb" holds a control character or is not UTF-8`,
 	},
 	{
+		"not UTF-8", head + "tls: {client_ca: \"cl\xe9.pem\"}\n",
+		`:2:18: tls.client_ca: "cl�.pem" holds a control character or is not UTF-8`,
+	},
+	{
 		"unknown profile", head + "tls: {profile: old}\n",
 		`:2:16: tls.profile: "old" is not known; use modern, intermediate or legacy`,
 	},

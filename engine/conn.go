@@ -167,7 +167,7 @@ func (c *conn) keep(rest []byte) {
 	case len(rest) == 0 || c.move == bye:
 		release(&c.in)
 	case c.in == nil:
-		c.in = bytebufferpool.Get()
+		c.in = codec.GetBuffer()
 		c.in.B = append(c.in.B, rest...)
 	default:
 		c.in.B = append(c.in.B[:0], rest...)

@@ -10,6 +10,7 @@ import (
 	"github.com/valyala/bytebufferpool"
 	"golang.org/x/sys/unix"
 
+	"starttlsd/codec"
 	"starttlsd/tlsbridge"
 )
 
@@ -80,7 +81,7 @@ func (l *link) Write(p []byte) (int, error) {
 	l.out += int64(n)
 	if n < len(p) {
 		if l.pending == nil {
-			l.pending = bytebufferpool.Get()
+			l.pending = codec.GetBuffer()
 		}
 		if len(l.pending.B)+len(p)-n > maxPending {
 			l.err = errOverflow
@@ -127,7 +128,7 @@ func (l *link) buffered() int {
 func (l *link) leaveLoop() {
 	if rest, _ := l.gc.Next(-1); len(rest) > 0 {
 		if l.prefix == nil {
-			l.prefix = bytebufferpool.Get()
+			l.prefix = codec.GetBuffer()
 		}
 		l.prefix.B = append(l.prefix.B, rest...)
 	}
@@ -186,11 +187,10 @@ func (l *link) free() {
 	release(&l.pending)
 }
 
-// release zeroes a pooled buffer, which may hold credentials, and gives it back.
+// release gives a pooled buffer back, if there is one.
 func release(b **bytebufferpool.ByteBuffer) {
 	if *b != nil {
-		clear((*b).B[:cap((*b).B)])
-		bytebufferpool.Put(*b)
+		codec.PutZeroed(*b)
 		*b = nil
 	}
 }
