@@ -224,7 +224,7 @@ func (c *conn) bodyFailed(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.blame(ReasonBodyTimeout)
 		words = codec.TimedOut
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF): // with and without close_notify
 		c.blame(ReasonPeerClosed)
 		return
 	case c.tls != nil:

@@ -116,6 +116,17 @@ func TestStalledClientHelloEndsAtTheBudget(t *testing.T) {
 	}
 }
 
+// Each of these records would wake the goroutine and take a slot.
+func TestAnswerInTinyRecordsEndsAtTheBudget(t *testing.T) {
+	slots := NewSlots(SlotLimits{})
+	r := newRig(t, tlstest.ServerConfig(), slots, Options{})
+	r.send(helloOf(clientConfig(tls.VersionTLS12)))
+	_ = r.pump(func() bool { return slots.Stats().Parked == 1 })
+	r.send(oneByteRecords(append([]byte{22, 3, 3, 255, 255, 16, 0, 255, 255}, make([]byte, 64<<10)...)))
+	r.fails(ReasonBudget)
+	r.counts(slots, SlotCounts{})
+}
+
 func TestHandshakeFailuresHaveTheirAlertAndReason(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -30,9 +30,9 @@ type Options struct {
 	// DefaultSlots, without the bound per client; when there is none, the
 	// handshake fails with ReasonBusy.
 	Permit *Permit
-	// Budget is the most bytes that the peer may send before our answer to its
-	// ClientHello. 0: 16 KiB, or 288 KiB when client certificates are asked for.
-	// The answer allows for 1 MiB more, as data may already follow the client's Finished.
+	// Budget is the most bytes that the peer's part of the handshake may have.
+	// 0: 16 KiB, or 288 KiB when client certificates are asked for. Behind the
+	// client's Finished, up to 1 MiB of its data may already follow.
 	Budget int
 	// Timeout bounds the handshake, counted from Server. 0: the owner calls Abort.
 	Timeout time.Duration

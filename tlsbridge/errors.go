@@ -22,8 +22,12 @@ func (wouldBlock) Timeout() bool   { return true }
 func (wouldBlock) Temporary() bool { return true }
 
 // temporary is the test of crypto/tls: the error itself, not one that it wraps.
+// The interface is net.Error, whose Temporary is deprecated for all others.
 func temporary(err error) bool {
-	e, ok := err.(net.Error)
+	e, ok := err.(interface {
+		Timeout() bool
+		Temporary() bool
+	})
 	return ok && e.Temporary()
 }
 
@@ -62,6 +66,9 @@ var reasonNames = [...]string{
 }
 
 func (r Reason) String() string { return reasonNames[r] }
+
+// MarshalText returns the name, so that structured logs have it too.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // HandshakeError is what Conn.Read returns when the handshake has failed. The
 // alert, where crypto/tls has one for it, is already with the link.

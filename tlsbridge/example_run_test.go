@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/panjf2000/gnet/v2"
+	"github.com/panjf2000/gnet/v2/pkg/logging"
 )
 
 // run serves handler on a free port until stop is called.
@@ -16,7 +17,9 @@ func run(handler gnet.EventHandler, engine <-chan gnet.Engine) (address string, 
 	address = l.Addr().String()
 	_ = l.Close()
 	ended := make(chan error, 1)
-	go func() { ended <- gnet.Run(handler, "tcp://"+address, gnet.WithNumEventLoop(1)) }()
+	go func() {
+		ended <- gnet.Run(handler, "tcp://"+address, gnet.WithNumEventLoop(1), gnet.WithLogLevel(logging.ErrorLevel))
+	}()
 	select {
 	case err := <-ended:
 		panic(err)

@@ -14,7 +14,7 @@ var buffers bytebufferpool.Pool
 
 const (
 	takeSize = 4 << 10 // one read of the link: a ClientHello with a post-quantum share fits
-	maxEarly = 1 << 20 // what may come on top of the budget once we have answered
+	maxEarly = 1 << 20 // what may follow the client's Finished, unread
 )
 
 // handshake is what a Conn needs until it is secure. The loop feeds it through
@@ -154,10 +154,6 @@ func (h *handshake) feed(b []byte) bool {
 
 // check looks at new input: is it within bounds, and has the ClientHello come?
 func (h *handshake) check() error {
-	limit := h.opts.Budget
-	if h.answered {
-		limit += maxEarly
-	}
 	if h.began.IsZero() {
 		switch h.hello.scan(h.in.B) {
 		case helloNotTLS:
@@ -165,6 +161,10 @@ func (h *handshake) check() error {
 		case helloComplete:
 			h.began = time.Now()
 		}
+	}
+	limit := h.opts.Budget
+	if h.answered {
+		limit += maxEarly
 	}
 	if h.in.Len() > limit {
 		return errBudget
@@ -290,11 +290,14 @@ func (h *handshake) read(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for h.cause == nil && !h.readable() {
-		if h.inErr != nil {
+		if h.inErr == nil {
+			h.wait()
+		} else {
 			h.cause = h.inErr
-			break
 		}
-		h.wait()
+	}
+	if h.cause == nil && h.served > h.opts.Budget {
+		h.cause = errBudget
 	}
 	if h.cause != nil {
 		return 0, h.cause

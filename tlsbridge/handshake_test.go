@@ -211,6 +211,30 @@ func TestBulkDataBehindFinishedIsNotOverBudget(t *testing.T) {
 	expect(t, client, message)
 }
 
+func TestEarlyDataIsCountedUntilItIsRead(t *testing.T) {
+	r := newRig(t, tlstest.ServerConfig(), NewSlots(SlotLimits{}), Options{})
+	g := &gatherer{Conn: r.client}
+	client := tls.Client(afterHello{g}, clientConfig(tls.VersionTLS13))
+	done := make(chan error)
+	go func() { _, err := io.WriteString(client, "first command"); done <- err }()
+	if err := r.pumpWhile(done); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.pump(r.over); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.conn.Buffered(); n != recordHeader+len("first command")+1+16 {
+		t.Errorf("%d bytes buffered", n)
+	}
+	expect(t, r.conn, "first command")
+	if n := r.conn.Buffered(); n != 0 {
+		t.Errorf("%d bytes buffered behind the last", n)
+	}
+}
+
 func TestTicketResumption(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		cfg := tlstest.ServerConfig()

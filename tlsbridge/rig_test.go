@@ -3,7 +3,7 @@ package tlsbridge
 import (
 	"crypto/tls"
 	"errors"
-	"slices"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -99,19 +99,21 @@ func (r *rig) counts(slots *Slots, want SlotCounts) {
 	}
 }
 
-// clientHello13 is a ClientHello as crypto/tls sends it, in one record.
-var clientHello13 = sync.OnceValue(func() []byte {
+// clientHello13 is a ClientHello as crypto/tls sends it by default, in one record.
+var clientHello13 = sync.OnceValue(func() []byte { return helloOf(tlstest.ClientConfig()) })
+
+func helloOf(cfg *tls.Config) []byte {
 	client, server := newWire()
 	done := make(chan struct{})
-	go func() { defer close(done); _ = tls.Client(client, tlstest.ClientConfig()).Handshake() }()
-	header := make([]byte, recordHeader)
-	_, _ = server.rx.read(header, true)
-	body := make([]byte, length(header))
-	_, _ = server.rx.read(body, true)
+	go func() { defer close(done); _ = tls.Client(client, cfg).Handshake() }()
+	hello := make([]byte, recordHeader)
+	_, _ = io.ReadFull(server, hello)
+	hello = append(hello, make([]byte, length(hello))...)
+	_, _ = io.ReadFull(server, hello[recordHeader:])
 	server.Close()
 	<-done
-	return slices.Concat(header, body)
-})
+	return hello
+}
 
 // gate is a configuration whose callback stands still, holding its slot, until opened.
 type gate struct{ entered, open chan struct{} }

@@ -78,6 +78,14 @@ func Certificate(names ...string) tls.Certificate {
 	return issue(template)
 }
 
+// Expired returns a server certificate for name that is good for nothing since 2000.
+func Expired(name string) tls.Certificate {
+	template := newTemplate(name)
+	template.DNSNames = []string{name}
+	template.NotAfter = notBefore.AddDate(1, 0, 0)
+	return issue(template)
+}
+
 // ClientCertificate returns a new client certificate for name.
 func ClientCertificate(name string) tls.Certificate {
 	template := newTemplate(name)
