@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -175,38 +174,5 @@ func TestStalledHandshakesDoNotHoldUpOthers(t *testing.T) {
 	for i := range 2000 {
 		live.send(fmt.Sprintf("ECHO %d\r\n", i))
 		live.expect(fmt.Sprintf("+%d", i))
-	}
-}
-
-// A reset or a FIN after every byte of greeting, STARTTLS and handshake.
-func TestResetAtEveryByteOfTheUpgrade(t *testing.T) {
-	s := start(t, withLimits(Limits{Linger: 200 * time.Millisecond}))
-	hello := recordedHello(t)
-	script := "ECHO x\r\nSTARTTLS\r\n" + hello
-	before := descriptors()
-	for i := range len(script) + 1 {
-		nc, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &client{t: t, Conn: nc, r: newReader(nc)}
-		_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
-		c.expect("+hello")
-		head := min(i, len("ECHO x\r\nSTARTTLS\r\n"))
-		_, _ = io.WriteString(nc, script[:head])
-		if i > head {
-			c.expect("+x", "+go")
-			_, _ = io.WriteString(nc, script[head:i])
-		}
-		if i%2 == 0 {
-			c.abort()
-		} else {
-			nc.Close()
-		}
-	}
-	eventually(t, "all gone", func() bool { return s.eng.Stats().Open == 0 })
-	eventually(t, "descriptors back", func() bool { return descriptors() <= before })
-	if strings.Contains(s.log.String(), "level=ERROR") {
-		t.Error(s.log.String())
 	}
 }

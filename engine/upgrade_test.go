@@ -341,21 +341,3 @@ func TestQueueIsBoundedInAStormAndRestIsRefused(t *testing.T) {
 		t.Errorf("%d go-aheads", goAheads)
 	}
 }
-
-// recordedHello is a ClientHello as our test client sends it.
-func recordedHello(t *testing.T) string {
-	t.Helper()
-	a, b := net.Pipe()
-	defer b.Close()
-	go func() {
-		_ = tls.Client(a, tlstest.ClientConfig()).Handshake()
-		a.Close()
-	}()
-	_ = b.SetDeadline(time.Now().Add(5 * time.Second))
-	buf := make([]byte, 8192)
-	n, err := io.ReadAtLeast(b, buf, 5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(buf[:n])
-}
