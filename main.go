@@ -45,7 +45,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	check := flags.Bool("check", false, "check the configuration with its certificates, and exit")
 	printConfig := flags.Bool("print-config", false, "print the configuration in force as YAML, and exit")
 	version := flags.Bool("version", false, "print the version, and exit")
+	flush := func() {}
+	defer func() { flush() }()
 	fail := func(err error) int {
+		flush()
 		fmt.Fprintln(stderr, "starttlsd:", err)
 		return exitUsage
 	}
@@ -77,7 +80,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		_, _ = stdout.Write(text)
 		return exitOK
 	}
-	log := newLogger(cfg.Log, stderr)
+	var log *slog.Logger
+	log, flush = cfg.Log.Open(stderr)
 	certs, err := cfg.BuildTLS(log, time.Now)
 	if err != nil {
 		return fail(err)
@@ -153,11 +157,6 @@ func engineConfig(cfg *config.Config, certs *config.Certificates, log *slog.Logg
 			Waiting:   p.HandshakesWaiting,
 		},
 	}
-	if p.MaxConnections == 0 {
-		n, why := engine.AutoMaxConnections(len(cfg.Listeners))
-		ec.Admission.MaxConnections = n
-		log.Info("max_connections is automatic", "value", why)
-	}
 	maildirs := make(map[string]smtp.Backend)
 	for _, l := range cfg.Listeners {
 		el, err := listen(cfg, &l, certs, maildirs)
@@ -166,6 +165,11 @@ func engineConfig(cfg *config.Config, certs *config.Certificates, log *slog.Logg
 			return nil, err
 		}
 		ec.Listeners = append(ec.Listeners, *el)
+	}
+	if p.MaxConnections == 0 {
+		n, why := engine.AutoMaxConnections(len(cfg.Listeners))
+		ec.Admission.MaxConnections = n
+		log.Info("max_connections is automatic", "value", why)
 	}
 	return ec, nil
 }
@@ -241,16 +245,6 @@ func announce(ec *engine.Config, certs *config.Certificates, log *slog.Logger, t
 		log.Info("try it: printf 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n' | curl -k --ssl-reqd smtp://127.0.0.1:2525/me.example" +
 			" --mail-from a@example.org --mail-rcpt b@example.org -T - && cat maildir/new/*")
 	}
-}
-
-func newLogger(c config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // checked by config
-	opts := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 func versionString() string {

@@ -68,7 +68,8 @@ type Session interface {
 
 	// Step consumes at most one frame from the front of in, n bytes, and appends
 	// its reply to out. in is all that is buffered and not yet consumed; it may
-	// be empty and it may end anywhere.
+	// be empty and it may end anywhere. A session leaves no more than 16 KiB of it
+	// unconsumed when it needs more, and appends no more than 256 KiB.
 	Step(in, out []byte) (n int, _ []byte, _ Action)
 
 	// GoAhead appends the go-ahead for the STARTTLS that Step has just reported.

@@ -100,7 +100,7 @@ func (l *SessionLimits) check() error {
 		within("message_size", l.MessageSize, 64*kiB, 64*giB), // RFC 5321 §4.5.3.1.7
 		within("data_stall", l.DataStall, shortest, time.Hour),
 		within("data_rate", l.DataRate, 1, giB),
-		within("output", l.Output, 4*kiB, 64*miB),
+		within("output", l.Output, 4*kiB, 1*miB),
 		within("linger", l.Linger, shortest, time.Minute),
 	)
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"starttlsd/codec"
@@ -17,8 +16,7 @@ const acceptorsPerListener = 16
 
 type listener struct {
 	Listener
-	eng    *Engine
-	warned atomic.Int64 // when accept last failed, so that a shortage is logged once
+	eng *Engine
 }
 
 // accept takes connections until the listener is closed. Running out of
@@ -37,9 +35,7 @@ func (l *listener) accept() {
 		if l.eng.at() != running || errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if now := l.eng.now(); now-time.Duration(l.warned.Swap(int64(now))) > time.Second {
-			l.eng.log.Warn("accept failed, pausing", "listener", l.Name, "err", err)
-		}
+		l.eng.shortage("accepting", l.Name, err)
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		time.Sleep(pause)
 	}
@@ -48,21 +44,28 @@ func (l *listener) accept() {
 // admit enrols a connection with a loop, or turns it away.
 func (l *listener) admit(nc net.Conn) {
 	tc, ok := nc.(*net.TCPConn)
-	if !ok || tc.RemoteAddr() == nil {
+	if !ok || !dropZones(tc) {
 		_ = nc.Close()
 		return
 	}
+	defer func() {
+		if v := recover(); v != nil { // the session's: it could be neither made nor asked for words
+			l.eng.panicked("", v)
+			_ = tc.Close()
+		}
+	}()
 	c := l.newConn(tc)
-	reason, ok := l.eng.door.enter(c.client())
+	reason, ok := l.eng.enter(c.client())
 	if !ok {
 		l.eng.stats.ended[reason].Add(1)
 		l.eng.log.Debug("refused", "listener", l.Name, "peer", c.peer.Remote, "reason", reason)
 		l.turnAway(tc, c.peer)
 		return
 	}
-	l.eng.stats.open.Add(1)
-	l.eng.open.Add(1)
-	c.session = l.NewSession(c.peer)
+	if c.session = l.newSession(c); c.session == nil {
+		_ = tc.Close()
+		return
+	}
 	t := &ticket{c: c}
 	// Only OnOpen having run is success: gnet may return a Conn that no loop has.
 	_, err := l.eng.client.EnrollContext(tc, t)
@@ -73,22 +76,40 @@ func (l *listener) admit(nc net.Conn) {
 }
 
 func (l *listener) newConn(tc *net.TCPConn) *conn {
-	remote, local := dropZones(tc)
 	c := &conn{lst: l, started: l.eng.now()}
 	c.peer = codec.Peer{
 		ID:     l.eng.boot + "." + strconv.FormatUint(l.eng.nextID.Add(1), 36),
-		Remote: remote.AddrPort(),
-		Local:  local.AddrPort(),
+		Remote: tc.RemoteAddr().(*net.TCPAddr).AddrPort(),
+		Local:  tc.LocalAddr().(*net.TCPAddr).AddrPort(),
 	}
 	return c
 }
 
+// newSession makes the session of an admitted connection. If that panics, the
+// connection has left again and nil is returned.
+func (l *listener) newSession(c *conn) (s codec.Session) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.eng.panicked(c.peer.ID, v)
+			l.eng.leave(c.client())
+			s = nil
+		}
+	}()
+	return l.NewSession(c.peer)
+}
+
 // dropZones takes the IPv6 zones out of tc's own addresses: gnet recycles a
-// zone's string as a buffer when the connection closes.
-func dropZones(tc *net.TCPConn) (remote, local *net.TCPAddr) {
-	remote, local = tc.RemoteAddr().(*net.TCPAddr), tc.LocalAddr().(*net.TCPAddr)
-	remote.Zone, local.Zone = "", ""
-	return remote, local
+// zone's string as a buffer when the connection closes. It reports whether tc
+// has both addresses: after a reset it may not.
+func dropZones(tc *net.TCPConn) bool {
+	for _, a := range []net.Addr{tc.RemoteAddr(), tc.LocalAddr()} {
+		addr, ok := a.(*net.TCPAddr)
+		if !ok || addr == nil {
+			return false
+		}
+		addr.Zone = ""
+	}
+	return true
 }
 
 // turnAway says why in the protocol's words, where it has any: before implicit

@@ -12,22 +12,34 @@ import (
 // handshakes and bodies.
 const connMemory = 64 << 10
 
-// AutoMaxConnections is the number of connections that descriptors and memory
-// allow, and the reckoning in words. Descriptors: the process's limit less a
-// reserve for listeners, connections on their way to a loop, and files.
-func AutoMaxConnections(listeners int) (int, string) {
-	files := math.MaxInt
+// descriptorLimit is the process's, at most a number that no process reaches.
+func descriptorLimit() int {
 	var lim unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil && lim.Cur < math.MaxInt32 {
-		n := int(lim.Cur)
-		files = max(1, n-n/20-48-2*acceptorsPerListener*listeners)
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil || lim.Cur > math.MaxInt32 {
+		return math.MaxInt32
 	}
+	return int(lim.Cur)
+}
+
+// descriptorStock is what connections and the files of their sessions may take:
+// the limit less what the process itself needs, for loops, listeners and
+// connections that are changing hands.
+func descriptorStock(listeners int) int {
+	return max(2, descriptorLimit()-48-2*acceptorsPerListener*listeners)
+}
+
+// AutoMaxConnections is the number of connections that descriptors and memory
+// allow, and the reckoning in words. A twentieth of the descriptors is left to
+// the files of sessions, at least 16; more of them leave less to new connections.
+func AutoMaxConnections(listeners int) (int, string) {
+	limit := descriptorLimit()
+	files := max(1, descriptorStock(listeners)-max(16, limit/20))
 	memory := math.MaxInt
 	if m := min(debug.SetMemoryLimit(-1), physicalMemory()); m < math.MaxInt64 {
 		memory = max(1, int(m/connMemory))
 	}
 	if files <= memory {
-		return files, fmt.Sprintf("%d, by the limit of %d descriptors", files, lim.Cur)
+		return files, fmt.Sprintf("%d, by the limit of %d descriptors", files, limit)
 	}
 	return memory, fmt.Sprintf("%d, by memory at %d KiB each", memory, connMemory>>10)
 }

@@ -28,20 +28,36 @@ import (
 //	STARTTLS     +go, then TLS
 //	LEND         lent, +back
 //	SINK n       n bytes are read where waiting is allowed, +CRC in hex
-//	PANIC, LENDPANIC, ENDPANIC, QUIT
+//	PANIC, LENDPANIC, LOGPANIC, GOPANIC, ENDPANIC: a panic there, or when it comes to it
+//	QUIT
 type chat struct {
 	secured bool
 	lent    bool
-	panicky bool
-	sink    int // bytes still to come; -1: none
+	panicky string // the command that asked for a panic later
+	sink    int    // bytes still to come; -1: none
 	crc     uint32
 	lendFor string
 }
 
 func newChat(codec.Peer) codec.Session { return &chat{sink: -1} }
 
-func (s *chat) Greet(out []byte) []byte   { return append(out, "+hello\r\n"...) }
-func (s *chat) GoAhead(out []byte) []byte { return append(out, "+go\r\n"...) }
+func (s *chat) Greet(out []byte) []byte { return append(out, "+hello\r\n"...) }
+
+func (s *chat) GoAhead(out []byte) []byte {
+	s.panicIf("GOPANIC")
+	return append(out, "+go\r\n"...)
+}
+
+func (s *chat) LogAttrs() []slog.Attr {
+	s.panicIf("LOGPANIC")
+	return nil
+}
+
+func (s *chat) panicIf(verb string) {
+	if s.panicky == verb {
+		panic(verb)
+	}
+}
 
 func (s *chat) Secured(_ *tls.ConnectionState, out []byte) []byte {
 	*s = chat{secured: true, sink: -1}
@@ -57,9 +73,7 @@ func (s *chat) Refuse(r codec.Refusal, out []byte) []byte {
 }
 
 func (s *chat) End() func() {
-	if s.panicky {
-		panic("at the end")
-	}
+	s.panicIf("ENDPANIC")
 	return nil
 }
 
@@ -100,8 +114,8 @@ func (s *chat) Step(in, out []byte) (int, []byte, codec.Action) {
 		action = codec.Lend
 	case "PANIC":
 		panic("on the loop")
-	case "ENDPANIC":
-		s.panicky = true
+	case "ENDPANIC", "LOGPANIC", "GOPANIC":
+		s.panicky = verb
 		out = append(out, "+later\r\n"...)
 	case "QUIT":
 		out = append(out, "+bye\r\n"...)

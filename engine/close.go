@@ -58,25 +58,25 @@ func (c *conn) farewell() {
 // end is the last thing that happens to a connection, called by its holder when
 // the socket is closed. why counts unless a reason was recorded before.
 func (c *conn) end(why Reason) {
-	c.setHolder(closed)
-	c.blame(why)
 	e := c.lst.eng
-	if c.tls != nil {
-		c.tls.Abort(nil)
+	defer e.leave(c.client())
+	defer c.setHolder(closed)
+	if c.layer == upgrading {
+		c.blame(ReasonHandshakeFailed)
+		if !c.told {
+			c.handshakeCutOff()
+		}
 	}
+	c.blame(why)
 	release(&c.in)
 	c.link.free()
 	e.stats.ended[c.why].Add(1)
-	c.logEnd()
 	if tidy := c.tidy(); tidy != nil {
 		e.spawn(tidy)
 	}
-	e.door.leave(c.client())
-	e.stats.open.Add(-1)
-	e.open.Done()
 }
 
-// tidy ends the session and returns what is left to do for it, if anything.
+// tidy logs and ends the session, and returns what is left to do for it, if anything.
 func (c *conn) tidy() (work func()) {
 	guard := func() {
 		if v := recover(); v != nil {
@@ -84,6 +84,7 @@ func (c *conn) tidy() (work func()) {
 		}
 	}
 	defer guard()
+	c.logEnd()
 	if work = c.session.End(); work == nil {
 		return nil
 	}
@@ -97,10 +98,15 @@ func (c *conn) tidy() (work func()) {
 // wakeContext is passed to gnet, which wants one with every task.
 var wakeContext = context.Background()
 
-// Run serves a wake-up on the loop. The connection may be anyone's by now.
+// Run serves a wake-up on the loop. The connection may be anyone's by now, or gone.
 func (c *conn) Run(context.Context) error {
-	if c.heldBy() == onLoop {
+	switch c.heldBy() {
+	case onLoop:
 		c.lp.act(c, (*conn).serve)
+	case closed:
+		if c.layer == upgrading && !c.told {
+			c.handshakeCutOff()
+		}
 	}
 	return nil
 }

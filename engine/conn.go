@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -33,12 +34,13 @@ type conn struct {
 	peer    codec.Peer
 	timer   timer
 	started time.Duration
-	fd      int // between leave and adopt: the descriptor taken from gnet
+	fd      int // between leave and adopt: the descriptor taken from gnet; ours to close
 	holder  atomic.Uint32
 	layer   layer
 	move    move
 	greeted bool
 	blamed  bool
+	told    bool // the end of the handshake is counted and logged
 	why     Reason
 }
 
@@ -48,7 +50,7 @@ func (c *conn) client() netip.Prefix { return c.lst.eng.door.client(c.peer.Remot
 // like input, because no event will come for it.
 func (c *conn) arrive() gnet.Action {
 	e := c.lst.eng
-	if e.at() >= leavings {
+	if e.at() >= farewells {
 		return c.dismiss()
 	}
 	c.move = stay
@@ -119,11 +121,17 @@ func (c *conn) readFailed(err error) {
 	case errors.As(err, &he): // blamed by handshakeOver
 	case errors.Is(err, io.EOF):
 		c.blame(ReasonPeerClosed)
-	case c.tls != nil && c.link.err == nil:
-		c.blame(ReasonTLSError)
 	default:
-		c.blame(ReasonReset)
+		c.blame(c.brokenBy(err))
 	}
+}
+
+// brokenBy tells a transport that failed from TLS that did.
+func (c *conn) brokenBy(err error) Reason {
+	if errno := syscall.Errno(0); c.tls == nil || c.link.err != nil || errors.As(err, &errno) {
+		return ReasonReset
+	}
+	return ReasonTLSError
 }
 
 // step gives the session all whole frames of the buffered input and of p, and
@@ -135,7 +143,7 @@ func (c *conn) step(p []byte) {
 		c.in.B = append(c.in.B, p...)
 		data = c.in.B
 	}
-	for len(data) > 0 && c.move == stay && !c.link.blocked() {
+	for len(data) > 0 && c.move == stay && !c.link.blocked() && c.link.err == nil {
 		n, out, action := c.session.Step(data, c.lp.out)
 		data, c.lp.out = data[n:], out
 		switch action {
@@ -146,6 +154,7 @@ func (c *conn) step(p []byte) {
 			c.progress()
 			if len(out) >= c.lst.Limits.Output {
 				c.flush()
+				c.link.push()
 			}
 		case codec.Upgrade:
 			c.upgrade(len(data))
@@ -174,13 +183,10 @@ func (c *conn) keep(rest []byte) {
 	}
 }
 
-// flush writes the gathered replies. A failure shows in link.err.
+// flush gives the gathered replies to the link. A failure shows in link.err.
 func (c *conn) flush() {
-	lp := c.lp
-	c.write(lp.out)
-	if lp.out = lp.out[:0]; cap(lp.out) > 4*c.lst.Limits.Output {
-		lp.out = nil
-	}
+	c.write(c.lp.out)
+	c.lp.out = c.lp.out[:0]
 }
 
 // write sends replies in whatever layer the connection is.
@@ -207,6 +213,8 @@ func (c *conn) settle() gnet.Action {
 	if c.move == bye && c.layer == secure && c.link.err == nil {
 		_ = c.tls.CloseNotify()
 	}
+	c.link.push()
+	c.lp.trim(4 * c.lst.Limits.Output)
 	switch {
 	case c.link.err != nil:
 		c.blame(ReasonReset)
@@ -232,6 +240,7 @@ func (c *conn) expire() gnet.Action {
 		return gnet.Close
 	case c.layer == upgrading:
 		c.blame(ReasonHandshakeTimeout)
+		c.tls.Abort(os.ErrDeadlineExceeded)
 		c.handshakeFailed(tlsbridge.ReasonTimeout, os.ErrDeadlineExceeded)
 		return gnet.Close
 	}
@@ -258,8 +267,8 @@ func (c *conn) sayBye(r codec.Refusal) gnet.Action {
 	return c.settle()
 }
 
-// secured starts the session anew: nothing learnt in clear is kept (RFC 3207 §4.2).
-func (c *conn) secured(state *tls.ConnectionState) {
+// startAnew begins the session under TLS: nothing learnt in clear is kept (RFC 3207 §4.2).
+func (c *conn) startAnew(state *tls.ConnectionState) {
 	c.setLayer(secure)
 	c.lp.out = c.session.Secured(state, c.lp.out)
 	if c.lst.Implicit {

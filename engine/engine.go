@@ -6,13 +6,17 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sync/semaphore"
 
 	"starttlsd/codec"
 	"starttlsd/tlsbridge"
@@ -89,24 +93,28 @@ func (a *Admission) setDefaults(listeners int) {
 type stage uint32
 
 const (
-	running  stage = iota
-	draining       // no new connections, no new upgrades; sessions go on
-	leavings       // every session is told goodbye as soon as it can be
-	ending         // connections are cut
+	running   stage = iota
+	draining        // no new connections, no new upgrades; sessions go on
+	farewells       // every session is told goodbye as soon as it can be
+	ending          // connections are cut
 )
 
 // Engine is a running server. Its methods may be called from any goroutine.
 type Engine struct {
-	cfg    Config
-	log    *slog.Logger
-	client *gnet.Client
-	door   *door
-	slots  *tlsbridge.Slots
-	stats  counters
-	start  time.Time
-	boot   string // makes connection ids unique across restarts
-	nextID atomic.Uint64
-	stage  atomic.Uint32
+	cfg     Config
+	log     *slog.Logger
+	client  *gnet.Client
+	door    *door
+	slots   *tlsbridge.Slots
+	stats   counters
+	start   time.Time
+	boot    string              // makes connection ids unique across restarts
+	warned  atomic.Int64        // when a shortage was last logged
+	files   *semaphore.Weighted // descriptors: one a connection, one more while its session may open a file
+	goodbye context.Context     // done when the sessions are told goodbye
+	sayBye  context.CancelFunc
+	nextID  atomic.Uint64
+	stage   atomic.Uint32
 
 	loops    atomic.Pointer[[]*loop]
 	loopsMu  sync.Mutex
@@ -134,6 +142,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, errors.New("engine: no listener")
 	}
 	cfg.Admission.setDefaults(len(cfg.Listeners))
+	cfg.Listeners = slices.Clone(cfg.Listeners)
 	setDefault(&cfg.Loops, runtime.GOMAXPROCS(0))
 	setDefault(&cfg.Log, slog.Default())
 	e := &Engine{
@@ -141,6 +150,7 @@ func New(cfg Config) (*Engine, error) {
 		log:        cfg.Log,
 		door:       newDoor(cfg.Admission),
 		slots:      tlsbridge.NewSlots(cfg.Handshakes),
+		files:      semaphore.NewWeighted(int64(descriptorStock(len(cfg.Listeners)))),
 		start:      time.Now(),
 		lentSet:    make(map[*conn]struct{}),
 		swap:       make(chan struct{}, 32),
@@ -149,7 +159,8 @@ func New(cfg Config) (*Engine, error) {
 		cut:        make(chan struct{}),
 		stopped:    make(chan struct{}),
 	}
-	e.boot = strconv.FormatInt(e.start.Unix(), 36)
+	e.boot = strconv.FormatInt(e.start.UnixMilli(), 36)
+	e.goodbye, e.sayBye = context.WithCancel(context.Background())
 	e.loops.Store(new([]*loop))
 
 	var err error
@@ -206,6 +217,41 @@ func (e *Engine) Stats() Stats {
 		s.Ended[r] = e.stats.ended[r].Load()
 	}
 	return s
+}
+
+// enter admits a connection of client, or says why not. One that entered leaves once.
+func (e *Engine) enter(client netip.Prefix) (Reason, bool) {
+	if reason, ok := e.door.enter(client); !ok {
+		return reason, false
+	}
+	if !e.files.TryAcquire(1) {
+		e.door.leave(client)
+		return ReasonMaxConnections, false
+	}
+	e.stats.open.Add(1)
+	e.open.Add(1)
+	return 0, true
+}
+
+func (e *Engine) leave(client netip.Prefix) {
+	e.door.leave(client)
+	e.files.Release(1)
+	e.stats.open.Add(-1)
+	e.open.Done()
+}
+
+// shortage warns that something of ours has run out, once a second.
+func (e *Engine) shortage(doing, listener string, err error) {
+	if now := e.now(); now-time.Duration(e.warned.Load()) > time.Second {
+		e.warned.Store(int64(now))
+		e.log.Warn("out of resources", "doing", doing, "listener", listener, "err", err)
+	}
+}
+
+// panicked records a bug.
+func (e *Engine) panicked(id string, v any) {
+	e.stats.panics.Add(1)
+	e.log.Error("panic, closing the connection", "id", id, "panic", v, "stack", string(debug.Stack()))
 }
 
 // spawn runs f on a goroutine that the engine's end waits for.

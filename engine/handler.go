@@ -27,7 +27,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	if c.lp == nil {
 		c.lp = h.e.loopOf(gc.EventLoop())
 	}
-	c.link.gc = gc
+	c.link.gc, c.link.wire = gc, &c.lp.wire
 	c.setHolder(onLoop)
 	t.used.Store(true)
 	return nil, c.guarded((*conn).arrive)
@@ -47,7 +47,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 			c.panicked(v)
 		}
 	}()
-	c.link.gc = nil // from here on the descriptor may be another client's
+	c.link.gc, c.link.wire = nil, nil // from here on the descriptor may be another client's
 	c.lp.timers.remove(c)
 	if c.heldBy() == leaving {
 		c.setHolder(lent)

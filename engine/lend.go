@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
 
 	"starttlsd/codec"
 )
@@ -26,7 +27,7 @@ var bodyBuffers = sync.Pool{New: func() any { b := make([]byte, readSize); retur
 func (c *conn) leave() gnet.Action {
 	fd, err := c.link.gc.Dup()
 	if err != nil {
-		c.lst.eng.log.Warn("cannot lend a connection, closing it", "id", c.peer.ID, "err", err)
+		c.outOf(err, "lending a connection")
 		c.blame(ReasonNoDescriptor)
 		return gnet.Close
 	}
@@ -40,6 +41,9 @@ func (c *conn) leave() gnet.Action {
 func (c *conn) runLent() {
 	e := c.lst.eng
 	if err := c.adopt(); err != nil {
+		if c.outOf(err, "lending a connection") {
+			c.blame(ReasonNoDescriptor)
+		}
 		c.end(ReasonReset)
 		return
 	}
@@ -82,13 +86,25 @@ func (c *conn) adopt() error {
 	// A socket that was reset a moment ago has no peer any more; gnet would
 	// panic over its nil address.
 	tc, ok := nc.(*net.TCPConn)
-	if !ok || tc.RemoteAddr() == nil {
+	if !ok || !dropZones(tc) {
 		_ = nc.Close()
 		return net.ErrClosed
 	}
-	dropZones(tc)
+	_ = tc.SetKeepAlive(false) // FileConn has switched it on
 	c.link.tc = tc
 	return nil
+}
+
+// outOf reports whether err is the lack of something of ours, and warns of it
+// once a second.
+func (c *conn) outOf(err error, doing string) bool {
+	for _, short := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, short) {
+			c.lst.eng.shortage(doing, c.lst.Name, err)
+			return true
+		}
+	}
+	return false
 }
 
 // giveBack returns the connection to its loop. Unless the loop has taken it, it
@@ -104,9 +120,10 @@ func (c *conn) giveBack(tc *net.TCPConn) {
 	if err != nil {
 		_ = tc.Close()
 	} else {
-		<-done
+		err = (<-done).Err
 	}
 	if !t.used.Load() {
+		c.outOf(err, "giving a connection back")
 		c.end(ReasonNoDescriptor)
 	}
 }
@@ -142,9 +159,31 @@ func (c *conn) workLent() {
 		c.outputFailed(err)
 		return
 	}
-	if c.move == lend {
+	if c.move == lend && c.mayOpen() {
+		defer c.lst.eng.files.Release(1)
 		c.stepLent()
 	}
+}
+
+// mayOpen waits for the descriptor that the session's work may need, such as a
+// message's file. Connections draw from the same stock.
+func (c *conn) mayOpen() bool {
+	e := c.lst.eng
+	if e.files.TryAcquire(1) {
+		return true
+	}
+	e.shortage("waiting to open a file", c.lst.Name, unix.EMFILE)
+	ctx, cancel := context.WithTimeout(e.goodbye, c.lst.Limits.BodyStall)
+	defer cancel()
+	if e.files.Acquire(ctx, 1) == nil {
+		return true
+	}
+	if e.at() >= farewells {
+		c.bodyFailed(errDraining)
+	} else {
+		c.bodyFailed(os.ErrDeadlineExceeded)
+	}
+	return false
 }
 
 // stepLent runs the session's steps that may wait, until it returns to the loop
@@ -205,10 +244,15 @@ func (c *conn) writeLent(p []byte) bool {
 
 func (c *conn) outputFailed(err error) {
 	c.move = bye
-	if errors.Is(err, os.ErrDeadlineExceeded) && c.lst.eng.at() < ending {
-		c.blame(ReasonOutputTimeout)
-	} else {
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
 		c.blame(ReasonReset)
+	case c.lst.eng.at() == ending:
+		c.blame(ReasonDrained)
+	case c.layer == upgrading:
+		c.blame(ReasonHandshakeTimeout)
+	default:
+		c.blame(ReasonOutputTimeout)
 	}
 }
 
@@ -227,11 +271,8 @@ func (c *conn) bodyFailed(err error) {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF): // with and without close_notify
 		c.blame(ReasonPeerClosed)
 		return
-	case c.tls != nil:
-		c.blame(ReasonTLSError)
-		return
 	default:
-		c.blame(ReasonReset)
+		c.blame(c.brokenBy(err))
 		return
 	}
 	c.writeLent(c.session.Refuse(words, nil))
@@ -250,7 +291,7 @@ type body struct {
 func (b *body) more(rest []byte) ([]byte, error) {
 	c := b.c
 	if len(rest) > readSize/2 {
-		return nil, errOverflow // a frame is never that long
+		panic("engine: the session asks for more than a frame may hold")
 	}
 	if len(rest) == 0 {
 		release(&c.in)
@@ -284,15 +325,17 @@ func (b *body) setDeadline() error {
 	e, limits := c.lst.eng, &c.lst.Limits
 	slowest := b.began + bodyGrace + time.Duration(b.got)*time.Second/time.Duration(limits.BodyRate)
 	_ = c.link.tc.SetReadDeadline(e.deadline(min(e.now()+limits.BodyStall, slowest)))
-	// After the deadline: whoever interrupts sets the stage first, then its deadline.
-	if e.at() >= leavings {
+	// Reading writes too, when the peer asks for a KeyUpdate (RFC 8446 §4.6.3).
+	_ = c.link.tc.SetWriteDeadline(e.deadline(e.now() + limits.Command))
+	// After the deadlines: whoever interrupts sets the stage first, then its deadline.
+	if e.at() >= farewells {
 		return errDraining
 	}
 	return nil
 }
 
 func (b *body) why(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) && b.c.lst.eng.at() >= leavings {
+	if errors.Is(err, os.ErrDeadlineExceeded) && b.c.lst.eng.at() >= farewells {
 		return errDraining
 	}
 	return err

@@ -14,18 +14,12 @@ import (
 	"starttlsd/tlsbridge"
 )
 
-// maxPending bounds what one connection may have queued behind a full socket.
-// The engine lends a connection at its first refused byte, so only what one
-// event can produce ever gets here.
-const maxPending = 1 << 20
-
-var errOverflow = errors.New("engine: the peer does not read")
-
 // link is a connection's transport: a gnet.Conn on the loop, a blocking
 // *net.TCPConn while lent. It is the tlsbridge.Link of the connection's TLS.
 // Only the connection's holder touches it.
 type link struct {
 	gc      gnet.Conn                  // nil unless on the loop and open: a closed gnet.Conn's descriptor may be another client's
+	wire    *[]byte                    // the loop's buffer for output; nil when gc is
 	tc      *net.TCPConn               // nil unless lent
 	prefix  *bytebufferpool.ByteBuffer // read by gnet, not yet by us: comes before what gc and tc have
 	taken   int                        // of prefix
@@ -56,40 +50,45 @@ func (l *link) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Write takes all of p or fails for good. On the loop it copies to pending what
-// the socket refuses; gnet's own buffer is not used, because it can neither tell
-// when it has drained nor be taken along.
-func (l *link) Write(p []byte) (int, error) {
-	if l.err != nil {
-		return 0, l.err
-	}
-	var n int
+// Write takes all of p or fails for good. On the loop it only gathers: push
+// writes once for all that an event has produced.
+func (l *link) Write(p []byte) (n int, err error) {
 	switch {
+	case l.err != nil:
 	case l.tc != nil:
-		if n, l.err = l.tc.Write(p); l.err != nil {
-			l.out += int64(n)
-			return n, l.err
-		}
-	case l.gc == nil:
+		n, l.err = l.tc.Write(p)
+		l.out += int64(n)
+	case l.wire != nil:
+		*l.wire = append(*l.wire, p...)
+		n = len(p)
+	default:
 		l.err = net.ErrClosed
-		return 0, l.err
-	case l.pending == nil:
-		if n, l.err = l.writeSome(p); l.err != nil {
-			return n, l.err
-		}
 	}
-	l.out += int64(n)
-	if n < len(p) {
-		if l.pending == nil {
-			l.pending = codec.GetBuffer()
-		}
-		if len(l.pending.B)+len(p)-n > maxPending {
-			l.err = errOverflow
-			return n, l.err
-		}
-		l.pending.B = append(l.pending.B, p[n:]...)
+	return n, l.err
+}
+
+// push writes what was gathered, and copies to pending what the socket refuses.
+// gnet's own buffer is not used, because it can neither tell when it has drained
+// nor be taken along. A failure shows in err. On the loop.
+func (l *link) push() {
+	wire := *l.wire
+	*l.wire = wire[:0]
+	if len(wire) == 0 || l.err != nil {
+		return
 	}
-	return len(p), nil
+	if l.pending == nil {
+		var n int
+		n, l.err = l.writeSome(wire)
+		l.out += int64(n)
+		wire = wire[n:]
+	}
+	if len(wire) == 0 || l.err != nil {
+		return
+	}
+	if l.pending == nil {
+		l.pending = codec.GetBuffer()
+	}
+	l.pending.B = append(l.pending.B, wire...)
 }
 
 // writeSome writes what the socket takes now.
@@ -132,7 +131,7 @@ func (l *link) leaveLoop() {
 		}
 		l.prefix.B = append(l.prefix.B, rest...)
 	}
-	l.gc = nil
+	l.gc, l.wire = nil, nil
 }
 
 // drain writes what is pending before anything else is written. Lent only.

@@ -30,7 +30,7 @@ func (c *conn) logEnd() {
 			slog.String("tls", tls.VersionName(s.Version)),
 			slog.String("cipher", tls.CipherSuiteName(s.CipherSuite)),
 			slog.String("group", s.CurveID.String()),
-			slog.String("sni", s.ServerName),
+			slog.String("sni", s.ServerName[:min(len(s.ServerName), 255)]), // RFC 1035 §2.3.4
 			slog.Bool("resumed", s.DidResume),
 			slog.Duration("handshake", c.tls.HandshakeTime().Round(time.Microsecond)))
 	}

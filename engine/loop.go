@@ -20,7 +20,8 @@ type loop struct {
 	timers  wheel
 	now     time.Duration // taken once an event
 	scratch []byte        // input of the event being served
-	out     []byte        // replies of the event being served, not yet written
+	out     []byte        // replies of the event being served, not yet given to the link
+	wire    []byte        // its output, not yet given to the socket
 	ticking atomic.Bool   // a tick is on its way
 }
 
@@ -70,6 +71,16 @@ func (lp *loop) Run(context.Context) error {
 	return nil
 }
 
+// trim gives up buffers that one event has made large.
+func (lp *loop) trim(most int) {
+	if cap(lp.out) > most {
+		lp.out = nil
+	}
+	if cap(lp.wire) > most {
+		lp.wire = nil
+	}
+}
+
 // act does work on a connection outside of gnet's events, on the loop.
 func (lp *loop) act(c *conn, work func(*conn) gnet.Action) {
 	gc := c.link.gc
@@ -86,19 +97,16 @@ func (c *conn) guarded(work func(*conn) gnet.Action) (action gnet.Action) {
 			action = gnet.Close
 		}
 	}()
-	c.lp.now = c.lst.eng.now()
+	lp := c.lp
+	lp.now = c.lst.eng.now()
+	lp.out, lp.wire = lp.out[:0], lp.wire[:0] // what a panic has left was another's
 	return work(c)
 }
 
 // panicked records a bug. The session is not asked for words: it may be what is broken.
 func (c *conn) panicked(v any) {
-	e := c.lst.eng
-	e.stats.panics.Add(1)
-	e.log.Error("panic, closing the connection", "id", c.peer.ID, "panic", v, "stack", string(debug.Stack()))
+	c.lst.eng.panicked(c.peer.ID, v)
 	c.why, c.blamed = ReasonPanic, true
-	if c.heldBy() == onLoop {
-		c.lp.out = c.lp.out[:0]
-	}
 }
 
 // memoryPolicy gives memory back to the system once after a wave of handshakes:

@@ -2,12 +2,13 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
 // cutPatience is how long cut connections may take to be gone: the loops have
 // to run and goroutines to notice.
-const cutPatience = 10 * time.Second
+const cutPatience = 5 * time.Second
 
 // stop ends the engine in the one order that gnet bears: listeners, acceptors
 // and enrolments, sessions, handshakes and lent goroutines, and only then the
@@ -33,10 +34,19 @@ func (e *Engine) stop(ctx context.Context) error {
 	case <-e.cut:
 		err = context.Canceled
 	}
-	if err != nil {
-		e.sayGoodbye(gone)
+	if err != nil && !e.dismissAll(gone) {
+		return errStuck
 	}
-	e.goroutines.Wait()
+	done := make(chan struct{})
+	go func() {
+		e.goroutines.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(cutPatience):
+		return errStuck
+	}
 	close(e.stopTicker)
 	e.ticker.Wait()
 	if stopErr := e.client.Stop(); err == nil {
@@ -45,29 +55,40 @@ func (e *Engine) stop(ctx context.Context) error {
 	return err
 }
 
-// sayGoodbye ends the sessions that are left, in good order if there is time.
-func (e *Engine) sayGoodbye(gone <-chan struct{}) {
-	e.reach(leavings)
-	e.rouse()
-	patience := time.NewTimer(e.longestLinger() + time.Second)
-	defer patience.Stop()
+// errStuck: something waits that cannot be interrupted, such as a write to a
+// dead disk. The loops are left running, because what is handed to a stopped one
+// is lost or worse; the process should exit.
+var errStuck = errors.New("engine: some connections did not end")
+
+// dismissAll ends the sessions that are left, in good order unless the engine is
+// being cut off. It reports whether all are gone.
+func (e *Engine) dismissAll(gone <-chan struct{}) bool {
 	select {
-	case <-gone:
-		return
-	case <-patience.C:
 	case <-e.cut:
+	default:
+		e.reach(farewells)
+		e.sayBye()
+		e.rouse()
+		patience := time.NewTimer(e.longestLinger() + time.Second)
+		defer patience.Stop()
+		select {
+		case <-gone:
+			return true
+		case <-patience.C:
+		case <-e.cut:
+		}
 	}
 	e.reach(ending)
+	e.sayBye()
 	deadline := time.After(cutPatience)
 	for {
 		// Again and again: a connection may be changing hands.
 		e.rouse()
 		select {
 		case <-gone:
-			return
+			return true
 		case <-deadline:
-			e.log.Error("connections did not end", "open", e.stats.open.Load())
-			return
+			return false
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"net"
 
 	"starttlsd/codec"
 	"starttlsd/tlsbridge"
@@ -33,6 +34,7 @@ func (c *conn) upgrade(behind int) {
 		c.progress()
 		return
 	}
+	defer permit.Release() // should GoAhead panic; nothing once TLS has it
 	lp.out = c.session.GoAhead(lp.out)
 	c.flush()
 	release(&c.in)
@@ -97,18 +99,34 @@ func (c *conn) wake() { _ = c.lp.el.Execute(wakeContext, c) }
 func (c *conn) handshakeOver(err error) {
 	e := c.lst.eng
 	var he *tlsbridge.HandshakeError
-	if !errors.As(err, &he) {
-		e.stats.upgrades.Add(1)
-		state := c.tls.ConnectionState()
-		c.secured(&state)
+	if errors.As(err, &he) {
+		c.blame(ReasonHandshakeFailed)
+		c.handshakeFailed(he.Reason, he.Err)
 		return
 	}
-	c.blame(ReasonHandshakeFailed)
-	c.handshakeFailed(he.Reason, he.Err)
+	c.told = true
+	e.stats.upgrades.Add(1)
+	state := c.tls.ConnectionState()
+	c.startAnew(&state)
+}
+
+// handshakeCutOff is for a connection that has ended in its handshake. What came
+// before the end, such as the alert that says why, may still be on its way to
+// crypto/tls: then another wake-up comes when it was seen.
+func (c *conn) handshakeCutOff() {
+	var he *tlsbridge.HandshakeError
+	_, err := c.tls.Read(nil) // the link is closed: it says so
+	switch {
+	case errors.As(err, &he):
+		c.handshakeFailed(he.Reason, he.Err)
+	case !c.tls.Handshaking(): // it succeeded, too late
+		c.handshakeFailed(tlsbridge.ReasonClosed, net.ErrClosed)
+	}
 }
 
 func (c *conn) handshakeFailed(reason tlsbridge.Reason, err error) {
 	e := c.lst.eng
+	c.told = true
 	e.stats.failed.Add(1)
 	e.log.Info("handshake failed", "id", c.peer.ID, "listener", c.lst.Name, "peer", c.peer.Remote,
 		"reason", reason, "err", err)

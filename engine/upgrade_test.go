@@ -104,6 +104,37 @@ func TestNothingInPlaintextFollowsAFailedHandshake(t *testing.T) {
 	}
 }
 
+// A client that does not trust our certificate says so and is gone. That is what
+// an operator has to see.
+func TestHandshakesThatThePeerGivesUpAreCountedWithTheirReason(t *testing.T) {
+	s := start(t)
+	const n = 50
+	for range n {
+		c := s.dial()
+		c.send("STARTTLS\r\n")
+		c.expect("+go")
+		cfg := tlstest.ClientConfig()
+		cfg.RootCAs = nil
+		if err := tls.Client(c.Conn, cfg).Handshake(); err == nil {
+			t.Fatal("trusted")
+		}
+		c.Close()
+	}
+	half := s.dial()
+	half.send("STARTTLS\r\n")
+	half.expect("+go")
+	half.send("\x16\x03\x01\x02\x00\x01")
+	half.Close()
+	eventually(t, "all counted", func() bool {
+		st := s.eng.Stats()
+		return st.Failed == n+1 && st.EndedBy(ReasonHandshakeFailed) == n+1
+	})
+	eventually(t, "their reasons", func() bool {
+		log := s.log.String()
+		return strings.Count(log, "reason=peer_alert") == n && strings.Count(log, "reason=closed") == 1
+	})
+}
+
 func TestHandshakeDeadlineIsAbsolute(t *testing.T) {
 	s := start(t, withLimits(Limits{Handshake: 500 * time.Millisecond}))
 	for _, drip := range []bool{false, true} {

@@ -139,4 +139,3 @@ func (s *Server) upgrade(nc net.Conn, session codec.Session, behind int, out []b
 	tc := tls.Server(nc, s.TLS)
 	return tc, tc.Handshake()
 }
-

@@ -113,7 +113,7 @@ func (s *Session) dispatch(c *command, arg, out []byte) ([]byte, codec.Action) {
 	case c.flags&hasChunk != 0:
 		s.answer = r // after the content
 		return c.run(s, arg, out)
-	case r == closeJunk:
+	case r == closeJunk || r == closeMessages:
 		return s.close(out, r)
 	case r != nil:
 		return s.refuse(out, r)
@@ -132,6 +132,8 @@ func (s *Session) gate(c *command, arg []byte) *reply {
 	switch {
 	case s.mustSecure() && c.flags&beforeTLS == 0:
 		return errTLSRequired
+	case s.phase == ready && c.flags&beforeTLS == 0 && s.begun >= limit(s.cfg.Limits.Messages, defaultMessages):
+		return closeMessages // also to RSET, with which clients see if a connection can be used again
 	case c.flags&noArg != 0 && len(arg) > 0:
 		return errNoArgument
 	case c.flags&needsArg != 0 && len(arg) == 0:

@@ -45,6 +45,9 @@ func unavailable(t *testing.T, why string) {
 	t.Skip(why)
 }
 
+// patience is how long anything may take that normally takes a moment.
+const patience = 60 * time.Second
+
 // The server has a certificate for each of these names. The first is also for
 // 127.0.0.1, and is the one that a client gets who asks for neither.
 const (
@@ -94,22 +97,33 @@ func port(t *testing.T, addr string) string {
 	return port
 }
 
-// take removes the one message from the Maildir. It returns the trace header,
-// and the content that the client is meant to have sent.
-func (s *server) take(t *testing.T) (trace, content []byte) {
+// received checks that the Maildir holds n messages, each of them want, that came
+// by TLS. It removes them.
+func (s *server) received(t *testing.T, n int, want []byte) {
 	t.Helper()
 	messages := enginetest.Maildir(t, s.drop)
-	if len(messages) != 1 {
-		t.Fatalf("%d messages in the Maildir, want 1", len(messages))
+	if len(messages) != n {
+		t.Fatalf("%d messages in the Maildir, want %d", len(messages), n)
 	}
 	for name, message := range messages {
 		if err := os.Remove(filepath.Join(s.drop, "new", name)); err != nil {
 			t.Fatal(err)
 		}
-		content = enginetest.Content(message)
-		trace = message[:len(message)-len(content)]
+		content := enginetest.Content(message)
+		if trace := message[:len(message)-len(content)]; !bytes.Contains(trace, []byte("SMTPS id ")) {
+			t.Errorf("the trace header does not say that it came by TLS:\n%s", trace)
+		}
+		same(t, content, want)
 	}
-	return trace, content
+}
+
+// count is the number of messages in the Maildir.
+func (s *server) count() int {
+	names, err := os.ReadDir(filepath.Join(s.drop, "new"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return len(names)
 }
 
 // storing reports whether the Maildir holds a part of a message, up to and with text.
@@ -119,16 +133,6 @@ func (s *server) storing(text string) bool {
 		message, err := os.ReadFile(name)
 		return err == nil && bytes.HasSuffix(message, []byte(text))
 	})
-}
-
-// received checks that the Maildir holds one message, want, that came by TLS.
-func (s *server) received(t *testing.T, want []byte) {
-	t.Helper()
-	trace, content := s.take(t)
-	if !bytes.Contains(trace, []byte("SMTPS id ")) {
-		t.Errorf("the trace header does not say that it came by TLS:\n%s", trace)
-	}
-	same(t, content, want)
 }
 
 // same compares byte by byte.
@@ -154,23 +158,29 @@ func (s *server) logged(t *testing.T, what string) {
 // eventually waits until cond, which other processes make true, is true.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("not seen: " + what)
 		}
 	}
 }
 
-// command is a program that is killed when it takes over a minute, or when the
+// command is a program that is killed when it takes far too long, or when the
 // test is over.
 func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
+}
+
+// exited reports whether a program has come to its own end, with any status.
+func exited(err error) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	return err == nil || ok && exit.Exited()
 }
 
 // run runs a program to its end. It returns all that it printed, and whether it
@@ -180,7 +190,7 @@ func run(t *testing.T, stdin []byte, name string, args ...string) (output string
 	cmd := command(t, name, args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
-	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || !exit.Exited()) {
+	if !exited(err) {
 		t.Fatalf("%s: %v\n%s", name, err, out)
 	}
 	return string(out), err == nil
@@ -218,7 +228,7 @@ const header = "From: Alice <alice@example.org>\r\n" +
 // tricky is a message with the lines that are easily got wrong: dots in front,
 // dots alone, all octets that a line may have, and the longest line of RFC 5321.
 var tricky = slices.Concat([]byte(header), []byte(".\r\n..\r\n...\r\n.dot\r\n\r\n \r\n."), allOctets(),
-	[]byte("\r\n"), bytes.Repeat([]byte("."), 998), []byte("\r\n\r\n.\r\n\r\n"))
+	[]byte("\r\n"), bytes.Repeat([]byte("."), 998), []byte("\r\n\r\n.\r\nend\r\n"))
 
 // allOctets is each octet but NUL, LF and CR.
 func allOctets() []byte {
@@ -276,14 +286,20 @@ func talk(t *testing.T, name string, args ...string) *dialogue {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = d.cmd.Wait() })
 	return d
 }
 
-// say types a line.
+// say types a line of SMTP.
 func (d *dialogue) say(line string) {
 	d.t.Helper()
-	if _, err := io.WriteString(d.in, line+"\n"); err != nil {
-		d.t.Fatalf("say %q: %v\n%s", line, err, d.all)
+	d.enter(line + "\r\n")
+}
+
+func (d *dialogue) enter(text string) {
+	d.t.Helper()
+	if _, err := io.WriteString(d.in, text); err != nil {
+		d.t.Fatalf("entering %q: %v\n%s", text, err, d.all)
 	}
 }
 
@@ -311,11 +327,14 @@ func (d *dialogue) ask(line, want string) {
 	d.expect(want)
 }
 
-// end waits for the program to end. It returns all that it has printed.
+// end waits until the program ends by itself, as it does when the server closes
+// the connection. It returns all that was printed.
 func (d *dialogue) end() string {
 	d.t.Helper()
 	rest, _ := io.ReadAll(d.out)
-	_ = d.in.Close()
-	_ = d.cmd.Wait() // the status of an interactive program means nothing
-	return string(append(d.all, rest...))
+	d.all = append(d.all, rest...)
+	if err := d.cmd.Wait(); !exited(err) {
+		d.t.Fatalf("the program does not end: %v\n%s", err, d.all)
+	}
+	return string(d.all)
 }

@@ -25,9 +25,6 @@ func (s *Session) mail(arg, out []byte) ([]byte, codec.Action) {
 	if !env.UTF8 && !ascii(from) {
 		return s.refuse(out, errNeedsUTF8)
 	}
-	if s.begun >= limit(s.cfg.Limits.Messages, defaultMessages) {
-		return s.close(out, closeMessages)
-	}
 	s.begun++
 	s.tx = &transaction{env: env}
 	s.to(mail)

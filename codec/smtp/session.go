@@ -65,11 +65,24 @@ func (s *Session) Step(in, out []byte) (n int, _ []byte, action codec.Action) {
 	switch {
 	case action == codec.Lend:
 		s.lent = true
-	case s.lent && action == codec.Continue:
+	case s.lent && s.waited(action, n < len(in)):
 		s.lent = false
 		action = codec.Return
 	}
 	return n, out, action
+}
+
+// waited reports whether there is nothing more that may wait. Between chunks that
+// are here already there is: a lend for each would cost far more than the chunk.
+func (s *Session) waited(action codec.Action, moreInput bool) bool {
+	switch action {
+	case codec.Continue:
+		return s.phase != chunks || !moreInput
+	case codec.NeedMore:
+		return dialogue.has(s.phase)
+	default:
+		return false
+	}
 }
 
 // Refuse implements codec.Session. In the middle of a message, where no reply

@@ -12,9 +12,15 @@ import (
 	"go.uber.org/goleak"
 
 	"starttlsd/codec"
+	"starttlsd/engine/enginetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		enginetest.RemoveBinary()
+		os.Exit(code)
+	}))
+}
 
 const envelope = "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
 
@@ -227,6 +233,25 @@ func TestLendComesBeforeAnythingThatMayWait(t *testing.T) {
 	}
 	if _, out, action := s.Step(nil, nil); action != codec.Return || !strings.HasPrefix(string(out), "451 ") {
 		t.Errorf("%q, %d", out, action)
+	}
+}
+
+// A lend costs more than a small chunk: a pipeline of them must not be one each.
+func TestPipelinedChunksLendOnce(t *testing.T) {
+	c := connect(testConfig(&memory{}), false)
+	c.mustSay(t, "EHLO a\r\n"+envelope)
+	in := []byte(strings.Repeat("BDAT 1\r\nx", 500) + "NOO")
+	lends, replies := 0, []byte(nil)
+	for action := codec.Continue; action != codec.Return; {
+		var n int
+		n, replies, action = c.s.Step(in, replies)
+		in = in[n:]
+		if action == codec.Lend {
+			lends++
+		}
+	}
+	if lends != 1 || string(in) != "NOO" || strings.Count(string(replies), "250 2.0.0") != 500 {
+		t.Errorf("%d lends, %q left, %d replies", lends, in, strings.Count(string(replies), "250 2.0.0"))
 	}
 }
 

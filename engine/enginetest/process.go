@@ -1,9 +1,10 @@
 // Package enginetest runs the starttlsd command for tests of the whole program.
 //
 //	p := enginetest.Start(t, enginetest.Config{YAML: "listeners: …"})
-//	conn, err := net.Dial("tcp", p.Addrs[0])
+//	client, err := enginetest.Dial(p.Addrs[0])
 //
 // The command is built once a test process, from the module that the test is in.
+// A test fails when the command has logged an error or crashed.
 package enginetest
 
 import (
@@ -23,7 +24,7 @@ import (
 
 // Config says how to start the command.
 type Config struct {
-	YAML    string   // the configuration; use port 0, the real addresses are in Process.Addrs
+	YAML    string   // the configuration; use port 0, the real addresses are in Process.Addrs. Empty: no file
 	Dir     string   // working directory; default a temporary one
 	Env     []string // added to the environment
 	Wrapper []string // put before the command, such as prlimit and its arguments
@@ -51,7 +52,17 @@ func Binary(tb testing.TB) string {
 	return path
 }
 
-var build = sync.OnceValues(func() (string, error) {
+var binary struct {
+	sync.Mutex
+	path string
+}
+
+func build() (string, error) {
+	binary.Lock()
+	defer binary.Unlock()
+	if binary.path != "" {
+		return binary.path, nil
+	}
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("go list -m: %w", err)
@@ -64,19 +75,29 @@ var build = sync.OnceValues(func() (string, error) {
 	cmd := exec.Command("go", "build", "-o", path, ".")
 	cmd.Dir = strings.TrimSpace(string(root))
 	if out, err := cmd.CombinedOutput(); err != nil {
+		_ = os.RemoveAll(dir)
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
+	binary.path = path
 	return path, nil
-})
+}
 
-// RemoveBinary deletes what Binary built. Call it at the end of TestMain.
+// RemoveBinary deletes what Binary built, if it did. Call it at the end of
+// TestMain, or of a test: the next one that needs the command builds it again.
 func RemoveBinary() {
-	if path, err := build(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	binary.Lock()
+	defer binary.Unlock()
+	if binary.path != "" {
+		_ = os.RemoveAll(filepath.Dir(binary.path))
+		binary.path = ""
 	}
 }
 
-var listening = regexp.MustCompile(`msg=listening address=(\S+)`)
+// In either format of the log.
+var (
+	listening = regexp.MustCompile(`"?msg"?[=:]"?listening"?[ ,]"?address"?[=:]"?([^"\s]+)`)
+	trouble   = regexp.MustCompile(`(?m)^.*(level=ERROR|"level":"ERROR").*$|^(panic|fatal error): .*$`)
+)
 
 // Start runs the command and returns when it listens.
 func Start(tb testing.TB, c Config) *Process {
@@ -85,11 +106,12 @@ func Start(tb testing.TB, c Config) *Process {
 	if p.Dir == "" {
 		p.Dir = tb.TempDir()
 	}
-	file := filepath.Join(tb.TempDir(), "starttlsd.yaml")
-	if err := os.WriteFile(file, []byte(c.YAML), 0o600); err != nil {
-		tb.Fatal(err)
+	args := append(append([]string(nil), c.Wrapper...), Binary(tb))
+	want := 2 // of the default configuration
+	if c.YAML != "" {
+		args = append(args, "-config", WriteFile(tb, "starttlsd.yaml", c.YAML))
+		want = strings.Count(c.YAML, "address:")
 	}
-	args := append(append([]string(nil), c.Wrapper...), Binary(tb), "-config", file)
 	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Dir = p.Dir
 	p.cmd.Env = append(os.Environ(), c.Env...)
@@ -104,11 +126,13 @@ func Start(tb testing.TB, c Config) *Process {
 	}()
 	tb.Cleanup(func() {
 		p.Kill()
+		if found := trouble.FindString(p.Log()); found != "" {
+			tb.Errorf("starttlsd is in trouble: %s", found)
+		}
 		if tb.Failed() {
 			tb.Logf("log of starttlsd:\n%s", tail(p.Log(), 100))
 		}
 	})
-	want := strings.Count(c.YAML, "address:")
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		found := listening.FindAllStringSubmatch(p.Log(), -1)
 		if len(found) == want && want > 0 {
@@ -127,6 +151,19 @@ func Start(tb testing.TB, c Config) *Process {
 		}
 	}
 }
+
+// WriteFile makes a file in a new directory and returns its path.
+func WriteFile(tb testing.TB, name, content string) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+// Exited is closed when the process has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
 
 // PID is the process's id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }

@@ -1,0 +1,73 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+)
+
+func TestLogArrivesInOrderAndWhole(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		var b bytes.Buffer
+		log, flush := (&Log{Level: "info", Format: format}).Open(&b)
+		for i := range 100 {
+			log.Info("line", "i", i)
+			log.Debug("not this one")
+		}
+		flush()
+		log.Info("too late")
+		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		for i, line := range lines {
+			if !strings.Contains(line, "line") || !strings.Contains(strings.NewReplacer(`"`, "", ":", "=").Replace(line), fmt.Sprintf("i=%d", i)) {
+				t.Errorf("%s, line %d: %q", format, i, line)
+			}
+		}
+		if len(lines) != 100 {
+			t.Errorf("%s: %d lines", format, len(lines))
+		}
+	}
+}
+
+// stuck is a log that nobody reads, until it is let go.
+type stuck struct {
+	bytes.Buffer
+	let chan struct{}
+}
+
+func (s *stuck) Write(p []byte) (int, error) {
+	<-s.let
+	return s.Buffer.Write(p)
+}
+
+func TestLogThatNobodyReadsHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &stuck{let: make(chan struct{})}
+		log, flush := (&Log{Level: "info", Format: "text"}).Open(w)
+		const sent = logQueue + 500
+		for range sent {
+			log.Info("flood")
+		}
+		synctest.Wait()
+		close(w.let)
+		synctest.Wait()
+		log.Info("room again")
+		synctest.Wait()
+		flush()
+		kept := strings.Count(w.String(), "flood")
+		if want := fmt.Sprintf("lines=%d", sent-kept); kept < logQueue || !strings.Contains(w.String(), want) {
+			t.Errorf("%d kept, %q not said", kept, want)
+		}
+	})
+}
+
+func TestFlushGivesUpOnAStuckLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &stuck{let: make(chan struct{})}
+		log, flush := (&Log{Level: "info", Format: "text"}).Open(w)
+		log.Info("x")
+		flush() // returns, or the test is deadlocked
+		close(w.let)
+	})
+}
