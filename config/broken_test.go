@@ -286,7 +286,7 @@ var brokenFiles = []struct{ name, yaml, want string }{
 	},
 	{
 		"size negative", head + "limits: {output: -1}\n",
-		":2:18: limits.output: -1 is out of range; use 4KiB to 64MiB",
+		":2:18: limits.output: -1 is out of range; use 4KiB to 1MiB",
 	},
 	{
 		"count in quotes", head + "limits: {messages: \"5\"}\n",
