@@ -59,7 +59,7 @@ func (e *Engine) tickLoops() {
 				_ = lp.el.Execute(context.Background(), lp)
 			}
 		}
-		mem.tick(e.stats.upgrades.Load() + e.stats.failed.Load())
+		mem.tick(e.stats.accepted.Load() + e.stats.upgrades.Load())
 	}
 }
 
@@ -109,21 +109,22 @@ func (c *conn) panicked(v any) {
 	c.why, c.blamed = ReasonPanic, true
 }
 
-// memoryPolicy gives memory back to the system once after a wave of handshakes:
-// each leaves some 5 KB of garbage that an idle process would keep.
+// memoryPolicy gives memory back to the system once after a wave of connections
+// and handshakes, which leave garbage that an idle process would keep: some 5 KB a
+// handshake.
 type memoryPolicy struct {
 	seen, freed uint64
 	quiet       int
 }
 
 const (
-	wave       = 256
+	wave       = 512
 	quietTicks = int(5 * time.Second / tick)
 )
 
-func (m *memoryPolicy) tick(handshakes uint64) {
-	if handshakes != m.seen {
-		m.seen, m.quiet = handshakes, 0
+func (m *memoryPolicy) tick(arrivals uint64) {
+	if arrivals != m.seen {
+		m.seen, m.quiet = arrivals, 0
 		return
 	}
 	if m.quiet++; m.quiet == quietTicks && m.seen-m.freed >= wave {
