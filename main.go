@@ -242,7 +242,8 @@ func announce(ec *engine.Config, certs *config.Certificates, log *slog.Logger, t
 			"implicit_tls", l.Implicit, "tls_min", tls.VersionName(l.TLS.MinVersion))
 	}
 	if tryOut {
-		log.Info("try it: printf 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n' | curl -k --ssl-reqd smtp://127.0.0.1:2525/me.example" +
+		// No backslash and no double quote: the log would quote them.
+		log.Info("try it: echo 'Subject: it works' | curl -k --ssl-reqd --crlf smtp://127.0.0.1:2525/me.example" +
 			" --mail-from a@example.org --mail-rcpt b@example.org -T - && cat maildir/new/*")
 	}
 }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"bytes"
+	"crypto/tls"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -10,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"starttlsd/tlsbridge/tlstest"
 )
 
 // abort closes a client's socket with a reset.
@@ -215,6 +219,50 @@ func TestStalledBodiesHoldNoBufferAndEndAtTheDeadline(t *testing.T) {
 		st := s.eng.Stats()
 		return st.EndedBy(ReasonBodyTimeout) == n
 	})
+}
+
+// attacker is a client under TLS 1.3 that can send what crypto/tls would not.
+func (s *server) attacker() (*client, *tlstest.Sealer) {
+	s.t.Helper()
+	c := s.dial()
+	c.send("STARTTLS\r\n")
+	c.expect("+go")
+	var keys bytes.Buffer
+	cfg := tlstest.ClientConfig()
+	cfg.MinVersion = tls.VersionTLS13
+	tlstest.SealerConfig(cfg, &keys)
+	c.handshake(cfg)
+	return c, tlstest.NewSealer(s.t, c.Conn.(*tls.Conn).ConnectionState(), keys.String(), nil)
+}
+
+// Reading writes too, when the peer asks for KeyUpdates and does not read them.
+// That must not hold a connection beyond its deadlines, on the loop or lent.
+func TestKeyUpdateFloodThatIsNeverReadEndsAtTheDeadline(t *testing.T) {
+	for name, before := range map[string]string{"on the loop": "ECHO x\r\n", "lent": "SINK 100000000\r\nabc"} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, withLimits(Limits{Command: time.Second, BodyStall: time.Second, Linger: 100 * time.Millisecond}))
+			c, sealer := s.attacker()
+			raw := c.Conn.(*tls.Conn).NetConn()
+			_ = raw.(*net.TCPConn).SetReadBuffer(32 << 10)
+			_, _ = raw.Write(sealer.Seal(tlstest.TypeApplication, []byte(before)))
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for err := error(nil); err == nil; {
+					var flood []byte
+					for range 16 {
+						flood = append(flood, sealer.KeyUpdate()...)
+					}
+					_, err = raw.Write(append(flood, sealer.Seal(tlstest.TypeApplication, []byte("x"))...))
+				}
+			}()
+			defer func() {
+				raw.Close()
+				<-done
+			}()
+			eventually(t, "the end", func() bool { return s.eng.Stats().Open == 0 })
+		})
+	}
 }
 
 func TestStallInsideARecordEndsAtTheDeadline(t *testing.T) {

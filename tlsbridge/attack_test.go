@@ -31,7 +31,7 @@ func failsWith(t *testing.T, l *loop, reason Reason) {
 	}
 }
 
-func alertRecord(code byte) string { return string([]byte{typeAlert, 3, 1, 0, 2, 2, code}) }
+func alertRecord(code byte) string { return string([]byte{tlstest.TypeAlert, 3, 1, 0, 2, 2, code}) }
 
 func TestGarbageInPlaceOfTheClientHello(t *testing.T) {
 	hello := func(s string) string { // one record with s
@@ -215,7 +215,7 @@ func ends(t *testing.T, l *loop, text string) {
 func TestTwoKeyUpdatesInOneRecordEndTheSession(t *testing.T) {
 	l, end := startLoop(t, tlstest.ServerConfig())
 	_, s := attacker(t, end, tls.VersionTLS13)
-	if err := writeAll(end, s.seal(typeHandshake, slices.Concat(keyUpdateMessage, keyUpdateMessage))); err != nil {
+	if err := writeAll(end, s.Seal(tlstest.TypeHandshake, slices.Concat(tlstest.KeyUpdateMessage, tlstest.KeyUpdateMessage))); err != nil {
 		t.Fatal(err)
 	}
 	ends(t, l, "tls: ")
@@ -225,7 +225,7 @@ func TestSeventeenKeyUpdatesInARowEndTheSession(t *testing.T) {
 	l, end := startLoop(t, tlstest.ServerConfig())
 	_, s := attacker(t, end, tls.VersionTLS13)
 	for range 17 {
-		_ = writeAll(end, s.keyUpdate()) // the last ones meet a closed wire
+		_ = writeAll(end, s.KeyUpdate()) // the last ones meet a closed wire
 	}
 	ends(t, l, "too many non-advancing records")
 }
@@ -237,11 +237,11 @@ func TestKeyUpdatesBetweenDataAreServedAndStopAtTheLinksBound(t *testing.T) {
 	const rounds = 100
 	for range rounds {
 		for range 16 {
-			if err := writeAll(end, s.keyUpdate()); err != nil {
+			if err := writeAll(end, s.KeyUpdate()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := writeAll(end, s.seal(typeApplication, []byte("x"))); err != nil {
+		if err := writeAll(end, s.Seal(tlstest.TypeApplication, []byte("x"))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -255,12 +255,11 @@ func TestKeyUpdateCutAnywhereIsServed(t *testing.T) {
 	_, end := startLoop(t, tlstest.ServerConfig(), oneByte)
 	client, s := attacker(t, end, tls.VersionTLS13)
 	var in []byte
-	for _, part := range [][]byte{keyUpdateMessage[:1], keyUpdateMessage[1:4], keyUpdateMessage[4:]} {
-		in = append(in, s.seal(typeHandshake, part)...)
+	for _, part := range [][]byte{tlstest.KeyUpdateMessage[:1], tlstest.KeyUpdateMessage[1:4], tlstest.KeyUpdateMessage[4:]} {
+		in = append(in, s.Seal(tlstest.TypeHandshake, part)...)
 	}
-	s.secret = s.expand("traffic upd", 32)
-	s.rekey()
-	if err := writeAll(trickle{end}, append(in, s.seal(typeApplication, []byte("x"))...)); err != nil {
+	s.Rekey()
+	if err := writeAll(trickle{end}, append(in, s.Seal(tlstest.TypeApplication, []byte("x"))...)); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, client, "x")
@@ -270,12 +269,12 @@ func TestSeventeenUselessRecordsEndTheSession(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		version uint16
-		record  func(*sealer) []byte
+		record  func(*tlstest.Sealer) []byte
 	}{
-		{"empty data", tls.VersionTLS12, func(s *sealer) []byte { return s.seal(typeApplication, nil) }},
-		{"empty data", tls.VersionTLS13, func(s *sealer) []byte { return s.seal(typeApplication, nil) }},
-		{"warnings", tls.VersionTLS12, func(s *sealer) []byte { return s.seal(typeAlert, []byte{1, 90}) }},
-		{"user canceled", tls.VersionTLS13, func(s *sealer) []byte { return s.seal(typeAlert, []byte{1, 90}) }},
+		{"empty data", tls.VersionTLS12, func(s *tlstest.Sealer) []byte { return s.Seal(tlstest.TypeApplication, nil) }},
+		{"empty data", tls.VersionTLS13, func(s *tlstest.Sealer) []byte { return s.Seal(tlstest.TypeApplication, nil) }},
+		{"warnings", tls.VersionTLS12, func(s *tlstest.Sealer) []byte { return s.Seal(tlstest.TypeAlert, []byte{1, 90}) }},
+		{"user canceled", tls.VersionTLS13, func(s *tlstest.Sealer) []byte { return s.Seal(tlstest.TypeAlert, []byte{1, 90}) }},
 	} {
 		t.Run(test.name+"/"+tls.VersionName(test.version), func(t *testing.T) {
 			l, end := startLoop(t, tlstest.ServerConfig())
@@ -283,7 +282,7 @@ func TestSeventeenUselessRecordsEndTheSession(t *testing.T) {
 			for range 16 {
 				_ = writeAll(end, test.record(s))
 			}
-			_ = writeAll(end, s.seal(typeApplication, []byte("x"))) // 16 are forgiven
+			_ = writeAll(end, s.Seal(tlstest.TypeApplication, []byte("x"))) // 16 are forgiven
 			expect(t, client, "x")
 			for range 17 {
 				_ = writeAll(end, test.record(s))
@@ -302,7 +301,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, end := startLoop(t, tlstest.ServerConfig())
 			_, s := attacker(t, end, tls.VersionTLS12)
-			if err := writeAll(end, s.seal(typeHandshake, message)); err != nil {
+			if err := writeAll(end, s.Seal(tlstest.TypeHandshake, message)); err != nil {
 				t.Fatal(err)
 			}
 			ends(t, l, "tls: ")
@@ -313,9 +312,9 @@ func TestRenegotiationIsRefused(t *testing.T) {
 func TestForgedAndOversizedRecordsEndTheSession(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		for name, record := range map[string][]byte{
-			"bad record MAC": append([]byte{typeApplication, 3, 3, 0, 40}, make([]byte, 40)...),
-			"record":         {typeApplication, 3, 3, 0x48, 1},
-			"version":        {typeApplication, 3, 1, 0, 1, 0},
+			"bad record MAC": append([]byte{tlstest.TypeApplication, 3, 3, 0, 40}, make([]byte, 40)...),
+			"record":         {tlstest.TypeApplication, 3, 3, 0x48, 1},
+			"version":        {tlstest.TypeApplication, 3, 1, 0, 1, 0},
 			"tls: ":          []byte("EHLO in clear\r\n"),
 		} {
 			l, end := startLoop(t, tlstest.ServerConfig())
@@ -333,7 +332,7 @@ func TestPlaintextBehindCloseNotifyIsNotRead(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		l, end := startLoop(t, tlstest.ServerConfig())
 		_, s := attacker(t, end, version)
-		in := bytes.Join([][]byte{s.seal(typeApplication, []byte("x")), s.seal(typeAlert, []byte{1, 0}), []byte("A\r\n")}, nil)
+		in := bytes.Join([][]byte{s.Seal(tlstest.TypeApplication, []byte("x")), s.Seal(tlstest.TypeAlert, []byte{1, 0}), []byte("A\r\n")}, nil)
 		if err := writeAll(end, in); err != nil {
 			t.Fatal(err)
 		}

@@ -120,8 +120,8 @@ func TestDataThatComesWithTheEndIsReadFirst(t *testing.T) {
 func TestDataBeforeAHalfArrivedAlertIsReadFirst(t *testing.T) {
 	l, end := startLoop(t, tlstest.ServerConfig())
 	client, s := attacker(t, end, tls.VersionTLS12)
-	alert := s.seal(typeApplication, []byte("x"))
-	closing := s.seal(typeAlert, []byte{1, 0})
+	alert := s.Seal(tlstest.TypeApplication, []byte("x"))
+	closing := s.Seal(tlstest.TypeAlert, []byte{1, 0})
 	if err := writeAll(end, append(alert, closing[:3]...)); err != nil {
 		t.Fatal(err)
 	}

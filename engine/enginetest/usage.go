@@ -5,6 +5,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -53,16 +54,22 @@ func (p *Process) number(file, pattern string) int {
 	return n
 }
 
-var goroutineHeader = regexp.MustCompile(`(?m)^goroutine [1-9]\d* .*\[`)
+// goroutine is the first line of one in a dump; 0 is the scheduler's.
+var goroutine = regexp.MustCompile(`(?m)^goroutine [1-9]\d* .*\[`)
 
 // Goroutines ends the process with SIGQUIT, on which Go writes the stacks of all
-// its goroutines, and counts them.
+// its goroutines, and counts those that are not the runtime's own.
 func (p *Process) Goroutines() int {
 	p.tb.Helper()
 	before := len(p.Log())
 	p.Signal(syscall.SIGQUIT)
 	p.Wait()
-	n := len(goroutineHeader.FindAllString(p.Log()[before:], -1))
+	n := 0
+	for stack := range strings.SplitSeq(p.Log()[before:], "\n\n") {
+		if goroutine.MatchString(stack) && !strings.Contains(stack, "created by runtime.") {
+			n++
+		}
+	}
 	if n == 0 {
 		p.tb.Fatal("no goroutines in the dump")
 	}
