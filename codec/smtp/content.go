@@ -92,21 +92,30 @@ func (s *Session) store(p []byte, flaws codec.Flaw) {
 	tx := s.tx
 	tx.size += int64(len(p))
 	tx.hops.scan(p)
-	switch {
-	case s.answer != nil:
-	case tx.size > s.maxSize():
-		s.answer = errTooBig
-	case flaws&^codec.LongLine != 0:
-		s.answer = errLineEnd
-	case flaws != 0:
-		s.answer = errTextLine
-	case tx.hops.count > int(limit(s.cfg.MaxReceived, defaultReceived)):
-		s.answer = errLoop
-	default:
+	if r := s.verdict(flaws); r != nil {
+		s.answer = r
+	} else if s.answer == nil {
 		s.write(p)
 	}
 	if s.answer != nil {
 		s.abort()
+	}
+}
+
+// verdict is what is wrong with the content so far. Of several faults it is always
+// the same one, so that the answer does not depend on how the content was cut.
+func (s *Session) verdict(flaws codec.Flaw) *reply {
+	switch tx := s.tx; {
+	case tx.size > s.maxSize():
+		return errTooBig
+	case flaws&^codec.LongLine != 0:
+		return errLineEnd
+	case flaws != 0:
+		return errTextLine
+	case tx.hops.count > int(limit(s.cfg.MaxReceived, defaultReceived)):
+		return errLoop
+	default:
+		return nil
 	}
 }
 
