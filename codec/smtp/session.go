@@ -77,7 +77,7 @@ func (s *Session) Step(in, out []byte) (n int, _ []byte, action codec.Action) {
 func (s *Session) waited(action codec.Action, moreInput bool) bool {
 	switch action {
 	case codec.Continue:
-		return s.phase != chunks || !moreInput
+		return !moreInput || s.phase != chunks && s.phase != inChunk
 	case codec.NeedMore:
 		return dialogue.has(s.phase)
 	default:

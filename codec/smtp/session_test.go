@@ -251,7 +251,7 @@ func TestPipelinedChunksLendOnce(t *testing.T) {
 		}
 	}
 	if lends != 1 || string(in) != "NOO" || strings.Count(string(replies), "250 2.0.0") != 500 {
-		t.Errorf("%d lends, %q left, %d replies", lends, in, strings.Count(string(replies), "250 2.0.0"))
+		t.Errorf("%d lends, %d bytes left, %d replies", lends, len(in), strings.Count(string(replies), "250 2.0.0"))
 	}
 }
 
