@@ -235,15 +235,29 @@ func (s *server) attacker() (*client, *tlstest.Sealer) {
 	return c, tlstest.NewSealer(s.t, c.Conn.(*tls.Conn).ConnectionState(), keys.String(), nil)
 }
 
+// smallBuffers makes writes block soon.
+type smallBuffers struct{ net.Listener }
+
+func (l smallBuffers) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err == nil {
+		_ = nc.(*net.TCPConn).SetWriteBuffer(4 << 10)
+	}
+	return nc, err
+}
+
 // Reading writes too, when the peer asks for KeyUpdates and does not read them.
 // That must not hold a connection beyond its deadlines, on the loop or lent.
 func TestKeyUpdateFloodThatIsNeverReadEndsAtTheDeadline(t *testing.T) {
 	for name, before := range map[string]string{"on the loop": "ECHO x\r\n", "lent": "SINK 100000000\r\nabc"} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, withLimits(Limits{Command: time.Second, BodyStall: time.Second, Linger: 100 * time.Millisecond}))
+			s := start(t, func(c *Config) {
+				c.Listeners[0].Limits = Limits{Command: time.Second, BodyStall: time.Second, Linger: 100 * time.Millisecond}
+				c.Listeners[0].Listener = smallBuffers{c.Listeners[0].Listener}
+			})
 			c, sealer := s.attacker()
 			raw := c.Conn.(*tls.Conn).NetConn()
-			_ = raw.(*net.TCPConn).SetReadBuffer(32 << 10)
+			_ = raw.(*net.TCPConn).SetReadBuffer(16 << 10)
 			_, _ = raw.Write(sealer.Seal(tlstest.TypeApplication, []byte(before)))
 			done := make(chan struct{})
 			go func() {
