@@ -150,7 +150,7 @@ func (c *conn) workLent() {
 	limits, now := &c.lst.Limits, c.lst.eng.now()
 	deadline := now + limits.Command
 	switch {
-	case c.move == bye:
+	case c.lst.eng.at() >= farewells:
 		deadline = now + limits.Linger
 	case c.layer == upgrading:
 		deadline = c.timer.deadline

@@ -280,8 +280,8 @@ func TestKeyUpdateFloodThatIsNeverReadEndsAtTheDeadline(t *testing.T) {
 }
 
 func TestStallInsideARecordEndsAtTheDeadline(t *testing.T) {
-	s := start(t, withLimits(Limits{Command: time.Second, Linger: 100 * time.Millisecond}))
-	const n = 300
+	s := start(t, withLimits(Limits{Command: 2 * time.Second, Linger: 100 * time.Millisecond}))
+	const n = 1000
 	clients := make([]*client, n)
 	for i := range clients {
 		clients[i] = s.dialTLS()

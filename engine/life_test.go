@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"starttlsd/tlsbridge/tlstest"
 )
@@ -70,6 +71,19 @@ func TestBodyIsReadOnAGoroutineAndWhatFollowsItOnTheLoop(t *testing.T) {
 	for _, c := range []*client{s.dial(), s.dialTLS()} {
 		c.send(fmt.Sprintf("SINK %d\r\n", len(body)) + string(body) + "ECHO in the same write\r\nLEND\r\nECHO after\r\n")
 		c.expect(sum, "+in the same write", "+back", "+after")
+	}
+}
+
+// What was said before the end arrives in full at a client that reads late, with
+// close_notify under TLS, and without a reset.
+func TestLongLastWordsArriveAtASlowReader(t *testing.T) {
+	s := start(t, withLimits(Limits{Linger: 300 * time.Millisecond}))
+	for _, c := range []*client{s.dial(), s.dialTLS()} {
+		const size = 12 << 20 // more than sockets hold
+		c.send(fmt.Sprintf("BIG %d\r\nQUIT\r\n", size))
+		time.Sleep(time.Second)
+		c.expect("+"+strings.Repeat("x", size-1), "+bye")
+		c.ended()
 	}
 }
 
