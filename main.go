@@ -119,7 +119,9 @@ func serve(cfg *config.Config, certs *config.Certificates, log *slog.Logger, try
 	}
 	announce(ec, certs, log, tryOut)
 
-	log.Info("draining", "signal", (<-signals).String(), "for", cfg.Drain)
+	received := <-signals
+	log.Info("draining; the same signal again ends now", "signal", received.String(),
+		"sessions", eng.Stats().Open, "for", cfg.Drain.String())
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.Drain)
 	defer cancel()
 	ended := make(chan struct{})
@@ -166,28 +168,24 @@ func engineConfig(cfg *config.Config, certs *config.Certificates, log *slog.Logg
 		}
 		ec.Listeners = append(ec.Listeners, *el)
 	}
-	if p.MaxConnections == 0 {
-		n, why := engine.AutoMaxConnections(len(cfg.Listeners))
-		ec.Admission.MaxConnections = n
-		log.Info("max_connections is automatic", "value", why)
-	}
 	return ec, nil
 }
 
 func listen(cfg *config.Config, l *config.Listener, certs *config.Certificates, maildirs map[string]smtp.Backend) (*engine.Listener, error) {
-	path := l.Maildir()
-	if maildirs[path] == nil {
-		m, err := backend.OpenMaildir(path)
-		if err != nil {
-			return nil, err
-		}
-		maildirs[path] = m
-	}
 	// Keep-alive probes would be four system calls a connection; deadlines do their work.
 	lc := net.ListenConfig{KeepAlive: -1}
 	ln, err := lc.Listen(context.Background(), "tcp", l.Address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", l.Address, errors.Unwrap(err))
+	}
+	path := l.Maildir()
+	if maildirs[path] == nil {
+		m, err := backend.OpenMaildir(path)
+		if err != nil {
+			_ = ln.Close()
+			return nil, err
+		}
+		maildirs[path] = m
 	}
 	tlsConfig := certs.ServerConfig(l.Protocol)
 	sc := smtpConfig(cfg.Hostname, l, maildirs[path])

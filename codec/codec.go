@@ -10,6 +10,7 @@ package codec
 
 import (
 	"crypto/tls"
+	"log/slog"
 	"net/netip"
 )
 
@@ -89,6 +90,13 @@ type Session interface {
 	// something is left to tidy up that may wait, such as a half-received
 	// message, it returns a function that the engine runs on a goroutine, else nil.
 	End() func()
+}
+
+// Describer is a Session that has something to say in the connection's log line:
+// never content, addresses or secrets. trouble asks for a line that an operator
+// sees, such as when a backend has failed. It is called before End.
+type Describer interface {
+	Describe() (attrs []slog.Attr, trouble bool)
 }
 
 // Peer is what a new Session is told about its connection.

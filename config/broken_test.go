@@ -282,7 +282,7 @@ var brokenFiles = []struct{ name, yaml, want string }{
 	},
 	{
 		"size too small", head + "limits: {line: 511}\n",
-		":2:16: limits.line: 511 is out of range; use 512 to 64KiB",
+		":2:16: limits.line: 511 is out of range; use 512 to 16KiB",
 	},
 	{
 		"size negative", head + "limits: {output: -1}\n",

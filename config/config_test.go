@@ -176,7 +176,7 @@ func TestPortZeroMayBeGivenTwice(t *testing.T) {
 func TestCheckOfAConfigMadeInGoNamesThePath(t *testing.T) {
 	c := Default()
 	c.Listeners[1].Limits.Line = 1
-	const want = "listeners[1].limits.line: 1 is out of range; use 512 to 64KiB"
+	const want = "listeners[1].limits.line: 1 is out of range; use 512 to 16KiB"
 	if err := c.Check(); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -92,9 +92,9 @@ func (l *SessionLimits) check() error {
 		within("handshake", l.Handshake, shortest, 10*time.Minute),
 		within("handshake_input", input, 4*kiB, 1*miB),
 		within("command", l.Command, shortest, time.Hour),
-		within("line", l.Line, 512, 64*kiB), // RFC 5321 §4.5.3.1.4
+		within("line", l.Line, 512, 16*kiB), // RFC 5321 §4.5.3.1.4; the most that codec.Session allows
 		within("bad_commands", l.BadCommands, 1, 1000),
-		within("junk_commands", l.JunkCommands, 1, 1<<20),
+		within("junk_commands", l.JunkCommands, 10, 1<<20),
 		within("messages", l.Messages, 1, 1<<20),
 		within("recipients", l.Recipients, 100, 1<<20),        // RFC 5321 §4.5.3.1.8
 		within("message_size", l.MessageSize, 64*kiB, 64*giB), // RFC 5321 §4.5.3.1.7

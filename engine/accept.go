@@ -14,6 +14,13 @@ import (
 // connections only as fast as the busiest loop turns.
 const acceptorsPerListener = 16
 
+// swapping and refusing bound the connections that take a second descriptor while
+// they change hands, and those that linger after they were turned away.
+const (
+	swapping = 16
+	refusing = 16
+)
+
 type listener struct {
 	Listener
 	eng *Engine

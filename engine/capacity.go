@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
@@ -22,24 +23,26 @@ func descriptorLimit() int {
 }
 
 // descriptorStock is what connections and the files of their sessions may take:
-// the limit less what the process itself needs, for loops, listeners and
-// connections that are changing hands.
-func descriptorStock(listeners int) int {
-	return max(2, descriptorLimit()-48-2*acceptorsPerListener*listeners)
+// the limit less what the process itself needs, for loops, listeners, and
+// connections that change hands or are being turned away.
+func descriptorStock(listeners, loops int) int {
+	return max(2, descriptorLimit()-16-2*loops-swapping-refusing-2*acceptorsPerListener*listeners)
 }
 
 // AutoMaxConnections is the number of connections that descriptors and memory
 // allow, and the reckoning in words. A twentieth of the descriptors is left to
 // the files of sessions, at least 16; more of them leave less to new connections.
-func AutoMaxConnections(listeners int) (int, string) {
+// loops is as in Config.
+func AutoMaxConnections(listeners, loops int) (int, string) {
+	setDefault(&loops, runtime.GOMAXPROCS(0))
 	limit := descriptorLimit()
-	files := max(1, descriptorStock(listeners)-max(16, limit/20))
+	files := max(1, descriptorStock(listeners, loops)-max(16, limit/20))
 	memory := math.MaxInt
 	if m := min(debug.SetMemoryLimit(-1), physicalMemory()); m < math.MaxInt64 {
 		memory = max(1, int(m/connMemory))
 	}
 	if files <= memory {
-		return files, fmt.Sprintf("%d, by the limit of %d descriptors", files, limit)
+		return files, fmt.Sprintf("the limit of %d descriptors", limit)
 	}
-	return memory, fmt.Sprintf("%d, by memory at %d KiB each", memory, connMemory>>10)
+	return memory, fmt.Sprintf("memory, at %d KiB each", connMemory>>10)
 }

@@ -48,9 +48,9 @@ func (s *chat) GoAhead(out []byte) []byte {
 	return append(out, "+go\r\n"...)
 }
 
-func (s *chat) LogAttrs() []slog.Attr {
+func (s *chat) Describe() ([]slog.Attr, bool) {
 	s.panicIf("LOGPANIC")
-	return nil
+	return nil, false
 }
 
 func (s *chat) panicIf(verb string) {

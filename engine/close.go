@@ -60,7 +60,13 @@ func (c *conn) farewell() {
 func (c *conn) end(why Reason) {
 	e := c.lst.eng
 	defer e.leave(c.client())
-	defer c.setHolder(closed)
+	defer func() {
+		untold := c.layer == upgrading && !c.told
+		c.setHolder(closed)
+		if untold {
+			c.wake() // a wake-up before this found the connection not closed
+		}
+	}()
 	if c.layer == upgrading {
 		c.blame(ReasonHandshakeFailed)
 		if !c.told {

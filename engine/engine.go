@@ -57,7 +57,7 @@ type Limits struct {
 // Admission bounds all connections together and those of one client, which is
 // an IPv4 address or an IPv6 /64.
 type Admission struct {
-	MaxConnections      int  // default: AutoMaxConnections
+	MaxConnections      int  // default, and most: AutoMaxConnections
 	PerClient           int  // open at once; default 50
 	RatePerClient       int  // new ones a minute; default 300
 	HandshakesPerClient int  // TLS handshakes a minute; default 60
@@ -80,10 +80,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Linger, 5*time.Second)
 }
 
-func (a *Admission) setDefaults(listeners int) {
-	if a.MaxConnections == 0 {
-		a.MaxConnections, _ = AutoMaxConnections(listeners)
-	}
+func (a *Admission) setDefaults() {
 	setDefault(&a.PerClient, 50)
 	setDefault(&a.RatePerClient, 300)
 	setDefault(&a.HandshakesPerClient, 60)
@@ -141,20 +138,29 @@ func New(cfg Config) (*Engine, error) {
 	if len(cfg.Listeners) == 0 {
 		return nil, errors.New("engine: no listener")
 	}
-	cfg.Admission.setDefaults(len(cfg.Listeners))
 	cfg.Listeners = slices.Clone(cfg.Listeners)
 	setDefault(&cfg.Loops, runtime.GOMAXPROCS(0))
 	setDefault(&cfg.Log, slog.Default())
+	cfg.Admission.setDefaults()
+	most, why := AutoMaxConnections(len(cfg.Listeners), cfg.Loops)
+	switch n := &cfg.Admission.MaxConnections; {
+	case *n == 0:
+		*n = most
+		cfg.Log.Info("max_connections is automatic", "value", most, "by", why)
+	case *n > most:
+		cfg.Log.Warn("max_connections is more than the process can hold, and is lowered", "configured", *n, "value", most, "by", why)
+		*n = most
+	}
 	e := &Engine{
 		cfg:        cfg,
 		log:        cfg.Log,
 		door:       newDoor(cfg.Admission),
 		slots:      tlsbridge.NewSlots(cfg.Handshakes),
-		files:      semaphore.NewWeighted(int64(descriptorStock(len(cfg.Listeners)))),
+		files:      semaphore.NewWeighted(int64(descriptorStock(len(cfg.Listeners), cfg.Loops))),
 		start:      time.Now(),
 		lentSet:    make(map[*conn]struct{}),
-		swap:       make(chan struct{}, 32),
-		refusing:   make(chan struct{}, 32),
+		swap:       make(chan struct{}, swapping),
+		refusing:   make(chan struct{}, refusing),
 		stopTicker: make(chan struct{}),
 		cut:        make(chan struct{}),
 		stopped:    make(chan struct{}),
@@ -265,7 +271,8 @@ func (e *Engine) spawn(f func()) {
 
 // Shutdown closes the listeners at once, lets the sessions go on until ctx is
 // done or none is left, then says goodbye to the rest, and stops. It returns nil
-// when every session ended by itself, else ctx.Err().
+// when every session ended by itself, else ctx.Err(), context.Canceled after
+// Close, or an error when something would not end; the process should exit then.
 func (e *Engine) Shutdown(ctx context.Context) error {
 	e.stopOnce.Do(func() { e.stopErr = e.stop(ctx) })
 	<-e.stopped

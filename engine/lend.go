@@ -180,9 +180,11 @@ func (c *conn) mayOpen() bool {
 	}
 	if e.at() >= farewells {
 		c.bodyFailed(errDraining)
-	} else {
-		c.bodyFailed(os.ErrDeadlineExceeded)
+		return false
 	}
+	c.move = bye
+	c.blame(ReasonNoDescriptor)
+	c.writeLent(c.session.Refuse(codec.Busy, nil))
 	return false
 }
 
@@ -323,7 +325,7 @@ func (b *body) more(rest []byte) ([]byte, error) {
 func (b *body) setDeadline() error {
 	c := b.c
 	e, limits := c.lst.eng, &c.lst.Limits
-	slowest := b.began + bodyGrace + time.Duration(b.got)*time.Second/time.Duration(limits.BodyRate)
+	slowest := b.began + bodyGrace + time.Duration(b.got/limits.BodyRate)*time.Second
 	_ = c.link.tc.SetReadDeadline(e.deadline(min(e.now()+limits.BodyStall, slowest)))
 	// Reading writes too, when the peer asks for a KeyUpdate (RFC 8446 §4.6.3).
 	_ = c.link.tc.SetWriteDeadline(e.deadline(e.now() + limits.Command))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -44,7 +45,7 @@ func (l *link) Read(p []byte) (n int, err error) {
 			err = tlsbridge.ErrWouldBlock
 		}
 	default:
-		err = net.ErrClosed
+		err = io.EOF // the connection is gone
 	}
 	l.in += int64(n)
 	return n, err
@@ -156,11 +157,16 @@ func (l *link) await() error {
 	if err != nil {
 		return err
 	}
-	return raw.Read(func(fd uintptr) bool {
+	var peek error // takes the socket's error off it: a read behind it would see EOF
+	err = raw.Read(func(fd uintptr) bool {
 		var one [1]byte
-		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return err != unix.EAGAIN
+		_, _, peek = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return peek != unix.EAGAIN
 	})
+	if err == nil && peek != nil && peek != unix.EINTR {
+		err = os.NewSyscallError("recvfrom", peek)
+	}
+	return err
 }
 
 // SetReadDeadline and SetWriteDeadline serve tls.Conn while lent; on the loop

@@ -5,13 +5,14 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"time"
+
+	"starttlsd/codec"
 )
 
 // logEnd writes the one line of a connection. It names no content and no secret.
 func (c *conn) logEnd() {
 	log := c.lst.eng.log
-	if !log.Enabled(context.Background(), slog.LevelInfo) {
+	if !log.Enabled(context.Background(), slog.LevelWarn) {
 		return
 	}
 	attrs := []slog.Attr{
@@ -20,7 +21,7 @@ func (c *conn) logEnd() {
 		slog.String("peer", c.peer.Remote.String()),
 		slog.String("reason", c.why.String()),
 		slog.String("layer", c.layer.String()),
-		slog.Duration("lasted", c.lifetime().Round(time.Millisecond)),
+		slog.Int64("lasted_ms", c.lifetime().Milliseconds()),
 		slog.Int64("in", c.link.in),
 		slog.Int64("out", c.link.out),
 	}
@@ -30,15 +31,24 @@ func (c *conn) logEnd() {
 			slog.String("tls", tls.VersionName(s.Version)),
 			slog.String("cipher", tls.CipherSuiteName(s.CipherSuite)),
 			slog.String("group", s.CurveID.String()),
-			slog.String("sni", s.ServerName[:min(len(s.ServerName), 255)]), // RFC 1035 §2.3.4
+			slog.String("sni", hostName(s)),
 			slog.Bool("resumed", s.DidResume),
-			slog.Duration("handshake", c.tls.HandshakeTime().Round(time.Microsecond)))
+			slog.Float64("handshake_ms", float64(c.tls.HandshakeTime().Microseconds())/1000))
 	}
-	if s, ok := c.session.(interface{ LogAttrs() []slog.Attr }); ok {
-		attrs = append(attrs, s.LogAttrs()...)
+	level := slog.LevelInfo
+	if s, ok := c.session.(codec.Describer); ok {
+		more, trouble := s.Describe()
+		attrs = append(attrs, more...)
+		if trouble {
+			level = slog.LevelWarn
+		}
 	}
-	log.LogAttrs(context.Background(), slog.LevelInfo, "connection", attrs...)
+	log.LogAttrs(context.Background(), level, "connection", attrs...)
 }
+
+// hostName is the name that the client asked for, cut to what a name can be long
+// (RFC 1035 §2.3.4).
+func hostName(s tls.ConnectionState) string { return s.ServerName[:min(len(s.ServerName), 255)] }
 
 // gnetLog sends gnet's own lines to slog.
 type gnetLog struct{ log *slog.Logger }

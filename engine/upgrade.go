@@ -129,5 +129,5 @@ func (c *conn) handshakeFailed(reason tlsbridge.Reason, err error) {
 	c.told = true
 	e.stats.failed.Add(1)
 	e.log.Info("handshake failed", "id", c.peer.ID, "listener", c.lst.Name, "peer", c.peer.Remote,
-		"reason", reason, "err", err)
+		"reason", reason, "sni", hostName(c.tls.ConnectionState()), "err", err)
 }

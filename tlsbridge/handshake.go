@@ -172,12 +172,12 @@ func (h *handshake) check() error {
 	return nil
 }
 
-// inputEnded notes that the link has no more input. Once the ClientHello is
-// there, crypto/tls first gets what came before the end.
+// inputEnded notes that the link has no more input. Once crypto/tls is at work,
+// it first gets what came before the end.
 func (h *handshake) inputEnded(err error) {
 	h.mu.Lock()
 	h.inErr = err
-	if h.began.IsZero() {
+	if !h.launched { // nobody is there to be answered
 		h.mu.Unlock()
 		h.abort(err)
 		return

@@ -19,6 +19,11 @@ func (s *Session) bdat(arg, out []byte) ([]byte, codec.Action) {
 	case size > 2*s.maxSize():
 		return s.close(out, errTooBig)
 	}
+	if size == 0 && !last {
+		if s.junk++; s.junk >= limit(s.cfg.Limits.JunkCommands, defaultJunk) {
+			return s.close(out, closeJunk)
+		}
+	}
 	s.left, s.last = size, last
 	if s.answer != nil {
 		s.back = s.phase

@@ -21,19 +21,18 @@ const (
 	junk                        // does no work: counted
 	noArg                       // takes no argument
 	needsArg                    // takes one
-	rollsBack                   // discards a message that was begun, which may wait
 	hasChunk                    // content follows at once, also behind a refused one
 )
 
 var commands = map[string]*command{
-	"EHLO":     {(*Session).ehlo, dialogue, beforeTLS | junk | rollsBack},
-	"HELO":     {(*Session).heloCommand, dialogue, junk | rollsBack},
-	"STARTTLS": {(*Session).starttls, set(fresh, ready), beforeTLS | noArg},
+	"EHLO":     {(*Session).ehlo, dialogue, beforeTLS | junk},
+	"HELO":     {(*Session).heloCommand, dialogue, junk},
+	"STARTTLS": {(*Session).starttls, set(fresh, ready), beforeTLS | junk | noArg},
 	"MAIL":     {(*Session).mail, set(ready), needsArg},
 	"RCPT":     {(*Session).rcpt, set(mail, rcpt), needsArg},
 	"DATA":     {(*Session).data, set(rcpt), noArg},
 	"BDAT":     {(*Session).bdat, set(rcpt, chunks), hasChunk},
-	"RSET":     {(*Session).rset, dialogue, junk | noArg | rollsBack},
+	"RSET":     {(*Session).rset, dialogue, junk | noArg},
 	"NOOP":     {(*Session).noop, dialogue, beforeTLS | junk},
 	"VRFY":     {(*Session).vrfy, dialogue, junk | needsArg},
 	"HELP":     {(*Session).help, dialogue, junk},
@@ -64,9 +63,6 @@ func (s *Session) stepCommand(in, out []byte) (int, []byte, codec.Action) {
 		var upper [len("STARTTLS")]byte
 		verb, arg := split(line, upper[:0])
 		c := commands[string(verb)]
-		if c != nil && c.flags&rollsBack != 0 && s.open() && !s.lent {
-			return n - len(line) - len("\r\n"), out, codec.Lend // and read it again
-		}
 		s.commands++
 		if c == nil {
 			out, action = s.unknown(verb, out)
@@ -113,8 +109,6 @@ func (s *Session) dispatch(c *command, arg, out []byte) ([]byte, codec.Action) {
 	case c.flags&hasChunk != 0:
 		s.answer = r // after the content
 		return c.run(s, arg, out)
-	case r == closeJunk || r == closeMessages:
-		return s.close(out, r)
 	case r != nil:
 		return s.refuse(out, r)
 	default:

@@ -16,12 +16,13 @@ type transaction struct {
 	text codec.Text // of BDAT
 	hops hops
 	size int64
+	to   int // octets of env.To
 }
 
 // open reports whether the backend holds a message that is not finished.
 func (s *Session) open() bool { return s.tx != nil && s.tx.msg != nil }
 
-// reset ends a transaction without a message. It waits if one is open.
+// reset ends a transaction. It waits if a message is open, which is only while lent.
 func (s *Session) reset() {
 	if s.tx == nil {
 		return
@@ -78,6 +79,10 @@ func (s *Session) stepData(in, out []byte) (n int, _ []byte, _ codec.Action) {
 	s.store(text, s.tx.dot.Flaws())
 	if pieces != nil {
 		codec.PutZeroed(pieces)
+	}
+	if s.tx.size > 2*s.maxSize() { // it may have no end at all
+		out, action := s.close(out, errTooBig)
+		return n, out, action
 	}
 	if !done {
 		return n, out, codec.NeedMore

@@ -3,10 +3,14 @@ package smtp
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 
 	"starttlsd/codec"
 )
+
+// maxRecipientOctets bounds what the addresses of one message may take in memory.
+const maxRecipientOctets = 64 << 10
 
 // mail begins a transaction (RFC 5321 §4.1.1.2).
 func (s *Session) mail(arg, out []byte) ([]byte, codec.Action) {
@@ -33,8 +37,13 @@ func (s *Session) mail(arg, out []byte) ([]byte, codec.Action) {
 
 // mailParams reads the parameters of MAIL, which only EHLO has announced.
 func (s *Session) mailParams(env *Envelope, params []byte) *reply {
-	for param := range bytes.FieldsSeq(params) {
+	var seen []string
+	for param := range bytes.FieldsFuncSeq(params, func(r rune) bool { return r == ' ' || r == '\t' }) {
 		keyword, value, _ := bytes.Cut(param, []byte{'='})
+		if slices.ContainsFunc(seen, func(k string) bool { return is(keyword, k) }) {
+			return errArgument
+		}
+		seen = append(seen, string(keyword))
 		switch {
 		case !s.extended:
 			return errParameter
@@ -84,9 +93,11 @@ func (s *Session) rcpt(arg, out []byte) ([]byte, codec.Action) {
 		return s.refuse(out, errParameter)
 	case !env.UTF8 && !ascii(to):
 		return s.refuse(out, errNeedsUTF8)
-	case uint32(len(env.To)) >= limit(s.cfg.Limits.Recipients, defaultRecipients):
+	case uint32(len(env.To)) >= limit(s.cfg.Limits.Recipients, defaultRecipients),
+		s.tx.to+len(to) > maxRecipientOctets:
 		return s.refuse(out, errRecipients)
 	}
+	s.tx.to += len(to)
 	env.To = append(env.To, string(to))
 	s.to(rcpt)
 	return say(out, replyRecipient)
@@ -101,7 +112,10 @@ func (s *Session) maxSize() int64 {
 }
 
 // is compares with a keyword, without regard to case.
-func is(word []byte, keyword string) bool { return bytes.EqualFold(word, []byte(keyword)) }
+func is(word []byte, keyword string) bool {
+	// Of the same length: what folds to ASCII and is none is longer.
+	return len(word) == len(keyword) && bytes.EqualFold(word, []byte(keyword))
+}
 
 // cutPrefix removes a keyword, and a space that many clients put behind it.
 func cutPrefix(arg []byte, keyword string) ([]byte, bool) {

@@ -99,12 +99,15 @@ func say(out []byte, r *reply) ([]byte, codec.Action) {
 // towards BadCommands, what may be the tail of a pipeline towards JunkCommands.
 // Over the limit the answer is a goodbye.
 func (s *Session) refuse(out []byte, r *reply) ([]byte, codec.Action) {
+	s.refused = r
 	switch r.code {
+	case 421:
+		return s.close(out, r)
 	case 500, 501, 502, 555:
 		if s.bad++; s.bad >= limit(s.cfg.Limits.BadCommands, defaultBad) {
 			return s.close(out, closeErrors)
 		}
-	case 503, 530, 553:
+	case 454, 503, 530, 552, 553:
 		if s.junk++; s.junk >= limit(s.cfg.Limits.JunkCommands, defaultJunk) {
 			return s.close(out, closeJunk)
 		}
@@ -114,6 +117,7 @@ func (s *Session) refuse(out []byte, r *reply) ([]byte, codec.Action) {
 
 // close answers with the last reply. A 421 names the host (RFC 5321 §4.2.3).
 func (s *Session) close(out []byte, r *reply) ([]byte, codec.Action) {
+	s.refused = r
 	text := r.text
 	if r.code == 421 {
 		text = s.cfg.Hostname + " " + text

@@ -3,6 +3,7 @@ package smtp
 import (
 	"cmp"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 
 	"starttlsd/codec"
@@ -12,15 +13,16 @@ import (
 // codec.Session, whose contract says who calls what, and keeps an idle
 // connection small: all that belongs to a message is in tx.
 type Session struct {
-	cfg    *Config
-	peer   codec.Peer
-	helo   string       // name given with EHLO or HELO
-	tls    *TLSInfo     // nil in plaintext
-	tx     *transaction // nil outside of one
-	answer *reply       // why the content that is arriving is refused, nil while it is not
-	left   int64        // octets still to come of the chunk
-	fault  error        // the backend's last error, for the log
-	line   codec.Line
+	cfg     *Config
+	peer    codec.Peer
+	helo    string       // name given with EHLO or HELO
+	tls     *TLSInfo     // nil in plaintext
+	tx      *transaction // nil outside of one
+	answer  *reply       // why the content that is arriving is refused, nil while it is not
+	left    int64        // octets still to come of the chunk
+	fault   error        // the backend's last error, for the log
+	refused *reply       // the last refusal, for the log
+	line    codec.Line
 
 	commands uint32
 	messages uint32 // accepted
@@ -36,7 +38,10 @@ type Session struct {
 	lent     bool  // between Lend and Return
 }
 
-var _ codec.Session = (*Session)(nil)
+var (
+	_ codec.Session   = (*Session)(nil)
+	_ codec.Describer = (*Session)(nil)
+)
 
 // New makes the session of a new connection.
 func New(cfg *Config, peer codec.Peer) *Session { return &Session{cfg: cfg, peer: peer} }
@@ -65,21 +70,22 @@ func (s *Session) Step(in, out []byte) (n int, _ []byte, action codec.Action) {
 	switch {
 	case action == codec.Lend:
 		s.lent = true
-	case s.lent && s.waited(action, n < len(in)):
+	case s.lent && s.waited(action):
 		s.lent = false
 		action = codec.Return
 	}
 	return n, out, action
 }
 
-// waited reports whether there is nothing more that may wait. Between chunks that
-// are here already there is: a lend for each would cost far more than the chunk.
-func (s *Session) waited(action codec.Action, moreInput bool) bool {
+// waited reports whether there is nothing more that may wait. Between chunks there
+// is: the backend holds a message open, and a lend for each would cost more than
+// many a chunk.
+func (s *Session) waited(action codec.Action) bool {
 	switch action {
 	case codec.Continue:
-		return !moreInput || s.phase != chunks && s.phase != inChunk
+		return s.phase != chunks && s.phase != inChunk
 	case codec.NeedMore:
-		return dialogue.has(s.phase)
+		return dialogue.has(s.phase) && s.phase != chunks
 	default:
 		return false
 	}
@@ -140,10 +146,10 @@ func (s *Session) End() func() {
 	return s.tx.msg.Abort
 }
 
-// LogAttrs describes the session for the log line at its end. It holds no
-// addresses and nothing of a message.
-func (s *Session) LogAttrs() []slog.Attr {
-	attrs := []slog.Attr{
+// Describe implements codec.Describer. It is trouble when a message was not taken
+// for a reason of ours.
+func (s *Session) Describe() (attrs []slog.Attr, trouble bool) {
+	attrs = []slog.Attr{
 		slog.String("helo", s.helo),
 		slog.Int("commands", int(s.commands)),
 		slog.Int("messages", int(s.messages)),
@@ -154,5 +160,8 @@ func (s *Session) LogAttrs() []slog.Attr {
 	if s.fault != nil {
 		attrs = append(attrs, slog.Any("backend_err", s.fault))
 	}
-	return attrs
+	if r := s.refused; r != nil {
+		attrs = append(attrs, slog.String("last_refusal", fmt.Sprintf("%d %s %s", r.code, r.status, r.text)))
+	}
+	return attrs, s.fault != nil
 }

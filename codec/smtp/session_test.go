@@ -236,18 +236,54 @@ func TestLendComesBeforeAnythingThatMayWait(t *testing.T) {
 	}
 }
 
+// Whatever a client repeats without doing any work ends its session.
+func TestNoIdleCommandCanBeRepeatedForEver(t *testing.T) {
+	for _, line := range []string{
+		"NOOP\r\n", "RSET\r\n", "VRFY a\r\n", "HELP\r\n", "EHLO a\r\n", "RCPT TO:<a@b.example>\r\n",
+		"BDAT 0\r\n", "BDAT 1\r\nx", "STARTTLS x\r\n", "X\r\n",
+		"MAIL FROM:<a@b.example> SIZE=999999999999\r\n", "MAIL FROM:<a b>\r\n",
+	} {
+		c := connect(testConfig(&memory{}), false)
+		c.say("EHLO a\r\n")
+		if c.say(strings.Repeat(line, 200)); !c.closed {
+			t.Errorf("%q: 200 times, and the session goes on", line)
+		}
+	}
+	c := connect(testConfig(&memory{}), false)
+	c.mustSay(t, "EHLO a\r\n"+envelope)
+	if c.say(strings.Repeat("BDAT 0\r\n", 200)); !c.closed {
+		t.Error("empty chunks of a message go on for ever")
+	}
+}
+
+func TestContentWithoutEndIsCutOff(t *testing.T) {
+	cfg := testConfig(&memory{})
+	cfg.MaxMessageSize = 10_000
+	c := connect(cfg, false)
+	c.mustSay(t, "EHLO a\r\n"+envelope+"DATA\r\n")
+	for range 100 {
+		c.send([]byte(strings.Repeat("x", 998) + "\r\n"))
+	}
+	if !c.closed || !strings.HasSuffix(string(c.out), "\r\n552 5.3.4 Message too big\r\n") {
+		t.Errorf("closed %v, said %q", c.closed, c.out)
+	}
+}
+
 // A lend costs more than a small chunk: a pipeline of them must not be one each.
 func TestPipelinedChunksLendOnce(t *testing.T) {
 	c := connect(testConfig(&memory{}), false)
 	c.mustSay(t, "EHLO a\r\n"+envelope)
 	in := []byte(strings.Repeat("BDAT 1\r\nx", 500) + "NOO")
 	lends, replies := 0, []byte(nil)
-	for action := codec.Continue; action != codec.Return; {
+	for action := codec.Continue; action != codec.NeedMore; {
 		var n int
 		n, replies, action = c.s.Step(in, replies)
 		in = in[n:]
-		if action == codec.Lend {
+		switch action {
+		case codec.Lend:
 			lends++
+		case codec.Return, codec.Close:
+			t.Fatalf("action %d", action)
 		}
 	}
 	if lends != 1 || string(in) != "NOO" || strings.Count(string(replies), "250 2.0.0") != 500 {
@@ -255,19 +291,19 @@ func TestPipelinedChunksLendOnce(t *testing.T) {
 	}
 }
 
-func TestRollingBackAMessageLends(t *testing.T) {
+// Discarding a message may wait: it happens while the connection is lent, as it is
+// from a chunk to the end of the transaction.
+func TestRollingBackAMessageHappensWhileLent(t *testing.T) {
 	for _, line := range []string{"RSET\r\n", "EHLO b\r\n", "HELO b\r\n"} {
-		c := connect(testConfig(&memory{}), false)
+		m := &memory{}
+		c := connect(testConfig(m), false)
 		c.mustSay(t, "EHLO a\r\n"+envelope+"BDAT 1\r\nx")
-		long := strings.Repeat("A", 3000) // the line must not be taken for its end
-		c.say(long)
-		in := []byte("\r\n" + line)
-		n, out, action := c.s.Step(in, nil)
-		if n != 2 || len(out) > 0 || action != codec.Lend {
-			t.Fatalf("%q: %d consumed, %q, %d", line, n, out, action)
+		if !c.lent || m.aborted != 0 {
+			t.Fatalf("lent %v, %d aborted", c.lent, m.aborted)
 		}
-		if n, out, action = c.s.Step(in[n:], nil); n != len(line) || len(out) == 0 || action != codec.Return {
-			t.Errorf("%q: %d consumed, %q, %d", line, n, out, action)
+		n, out, action := c.s.Step([]byte(line), nil)
+		if n != len(line) || !strings.HasPrefix(string(out), "250") || action != codec.Return || m.aborted != 1 {
+			t.Errorf("%q: %d consumed, %q, %d, %d aborted", line, n, out, action, m.aborted)
 		}
 	}
 }
@@ -283,7 +319,7 @@ func TestBackendErrorsHaveTheirReplies(t *testing.T) {
 		if got := c.say(".\r\n"); !strings.HasPrefix(got, want) {
 			t.Errorf("%v: %q", err, got)
 		}
-		if attrs := fmt.Sprint(c.s.LogAttrs()); !strings.Contains(attrs, err.Error()) {
+		if attrs := fmt.Sprint(c.s.Describe()); !strings.Contains(attrs, err.Error()) {
 			t.Errorf("%v is not logged: %s", err, attrs)
 		}
 	}
@@ -292,7 +328,7 @@ func TestBackendErrorsHaveTheirReplies(t *testing.T) {
 func TestTheLogHoldsNoCredentials(t *testing.T) {
 	c := connect(testConfig(&memory{}), false)
 	c.say("EHLO a\r\nAUTH PLAIN c2VjcmV0\r\nMAIL FROM:<secret@b.example>\r\n")
-	if attrs := fmt.Sprint(c.s.LogAttrs()); strings.Contains(strings.ToLower(attrs), "secret") ||
+	if attrs := fmt.Sprint(c.s.Describe()); strings.Contains(strings.ToLower(attrs), "secret") ||
 		strings.Contains(attrs, "c2Vj") {
 		t.Error(attrs)
 	}
