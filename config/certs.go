@@ -61,6 +61,9 @@ func (p KeyPair) warn(log *slog.Logger, leaf *x509.Certificate, now time.Time) {
 	if now.Before(leaf.NotBefore) {
 		log.Warn("certificate IS NOT YET VALID, clients will refuse it: check the clock", "cert", p.Cert, "not_before", leaf.NotBefore)
 	}
+	if len(leaf.DNSNames) == 0 {
+		log.Warn("certificate names no host (subjectAltName), it is never chosen by SNI", "cert", p.Cert)
+	}
 	if info, err := os.Stat(p.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
 		log.Warn("private key is readable by everyone: chmod o-r", "key", p.Key)
 	}

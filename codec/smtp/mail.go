@@ -3,7 +3,6 @@ package smtp
 import (
 	"bytes"
 	"errors"
-	"slices"
 	"strconv"
 
 	"starttlsd/codec"
@@ -37,14 +36,9 @@ func (s *Session) mail(arg, out []byte) ([]byte, codec.Action) {
 
 // mailParams reads the parameters of MAIL, which only EHLO has announced.
 func (s *Session) mailParams(env *Envelope, params []byte) *reply {
-	var seen []string
 	for param := range bytes.FieldsFuncSeq(params, func(r rune) bool { return r == ' ' || r == '\t' }) {
 		keyword, value, _ := bytes.Cut(param, []byte{'='})
-		if slices.ContainsFunc(seen, func(k string) bool { return is(keyword, k) }) {
-			return errArgument
-		}
-		seen = append(seen, string(keyword))
-		switch {
+		switch { // a keyword may come twice: Python's smtplib adds a SIZE of its own
 		case !s.extended:
 			return errParameter
 		case is(keyword, "SIZE"): // RFC 1870 §6
