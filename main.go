@@ -145,7 +145,9 @@ func serve(cfg *config.Config, certs *config.Certificates, log *slog.Logger, try
 func engineConfig(cfg *config.Config, certs *config.Certificates, log *slog.Logger) (*engine.Config, error) {
 	p := cfg.Limits.ProcessLimits
 	ec := &engine.Config{
-		Log: log,
+		Log:        log,
+		TuneMemory: true,
+		Loops:      p.HandshakesComputing,
 		Admission: engine.Admission{
 			MaxConnections:      p.MaxConnections,
 			PerClient:           p.ConnectionsPerClient,
@@ -154,9 +156,8 @@ func engineConfig(cfg *config.Config, certs *config.Certificates, log *slog.Logg
 			LimitLoopback:       p.PerClientLoopback,
 		},
 		Handshakes: tlsbridge.SlotLimits{
-			Computing: p.HandshakesComputing,
-			Queue:     p.HandshakesQueued,
-			Waiting:   p.HandshakesWaiting,
+			Queue:   p.HandshakesQueued,
+			Waiting: p.HandshakesWaiting,
 		},
 	}
 	maildirs := make(map[string]smtp.Backend)
@@ -194,7 +195,7 @@ func listen(cfg *config.Config, l *config.Listener, certs *config.Certificates, 
 		Name:       l.Protocol + " " + ln.Addr().String(),
 		TLS:        tlsConfig,
 		Implicit:   l.TLS == config.Implicit,
-		NewSession: func(p codec.Peer) codec.Session { return smtp.New(sc, p) },
+		NewSession: func(p *codec.Peer) codec.Session { return smtp.New(sc, p) },
 		Limits: engine.Limits{
 			Handshake:      l.Limits.Handshake,
 			HandshakeInput: int(l.Limits.HandshakeInput),

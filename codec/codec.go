@@ -12,6 +12,8 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net/netip"
+	"strconv"
+	"unique"
 )
 
 // Action says what a Step wants to happen next.
@@ -99,9 +101,28 @@ type Describer interface {
 	Describe() (attrs []slog.Attr, trouble bool)
 }
 
-// Peer is what a new Session is told about its connection.
+// Peer is what a new Session is told about its connection. It is kept small,
+// because every idle connection has one.
 type Peer struct {
-	ID     string         // unique in this process; appears in the log line
+	ID     ConnID
 	Remote netip.AddrPort // the client
-	Local  netip.AddrPort // our side
+	local  unique.Handle[netip.AddrPort]
 }
+
+// NewPeer returns the Peer of a connection from remote to local.
+func NewPeer(id ConnID, remote, local netip.AddrPort) Peer {
+	return Peer{ID: id, Remote: remote, local: unique.Make(local)}
+}
+
+// Local is our side of the connection.
+func (p *Peer) Local() netip.AddrPort { return p.local.Value() }
+
+// ConnID tells connections apart; it appears in the log line and in what a
+// session leaves behind. It is not used again after a restart.
+type ConnID uint64
+
+// String is short, of digits and lower-case letters.
+func (id ConnID) String() string { return strconv.FormatUint(uint64(id), 36) }
+
+// MarshalText implements encoding.TextMarshaler, for logs.
+func (id ConnID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }

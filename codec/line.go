@@ -18,9 +18,9 @@ const (
 // arrives byte by byte is looked at once. The zero value is ready. Like the
 // Session that holds it, it is called by one goroutine at a time.
 type Line struct {
-	seen int  // bytes at the front of in that hold no line end
-	bad  bool // a bare LF is among them
-	skip bool // in the rest of an over-long line
+	seen uint32 // bytes at the front of in that hold no line end
+	bad  bool   // a bare LF is among them
+	skip bool   // in the rest of an over-long line
 }
 
 // Next looks for a line of at most limit octets, CRLF included (at least 2), at
@@ -41,13 +41,13 @@ func (l *Line) Next(in []byte, limit int) (n int, line []byte, status LineStatus
 	if l.seen == 0 && len(in) > 0 && binary(in[0]) {
 		return n, nil, LineBinary
 	}
-	for l.seen < min(len(in), limit) {
-		i := bytes.IndexByte(in[l.seen:min(len(in), limit)], '\n')
+	for seen := int(l.seen); seen < min(len(in), limit); seen = int(l.seen) {
+		i := bytes.IndexByte(in[seen:min(len(in), limit)], '\n')
 		if i < 0 {
 			break
 		}
-		end := l.seen + i
-		l.seen = end + 1
+		end := seen + i
+		l.seen = uint32(end + 1)
 		if end == 0 || in[end-1] != '\r' {
 			l.bad = true
 			continue
@@ -61,7 +61,7 @@ func (l *Line) Next(in []byte, limit int) (n int, line []byte, status LineStatus
 		return n + end + 1, line, status
 	}
 	if len(in) < limit {
-		l.seen = len(in)
+		l.seen = uint32(len(in))
 		return n, nil, LineMore
 	}
 	*l = Line{skip: true}

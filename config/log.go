@@ -4,12 +4,15 @@ import (
 	"io"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// logQueue is how many lines may wait for a slow reader of the log.
-const logQueue = 4096
+// logQueue is how many bytes of lines may wait for a slow reader of the log.
+const logQueue = 1 << 20
+
+// logPause is how long a line may wait for others to be written together with:
+// a write and a wake-up for every connection would cost more than making the line.
+const logPause = 20 * time.Millisecond
 
 // Open returns the logger that l describes, which writes to w, and a function
 // that ends it when what is queued is written, or after a second. Logging never waits for w: event
@@ -19,7 +22,7 @@ func (l *Log) Open(w io.Writer) (log *slog.Logger, flush func()) {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(l.Level)) // checked by Check
 	opts := &slog.HandlerOptions{Level: level}
-	q := &queue{lines: make(chan []byte, logQueue), done: make(chan struct{})}
+	q := &queue{news: make(chan struct{}, 1), done: make(chan struct{})}
 	if l.Format == "json" {
 		q.own = slog.NewJSONHandler(w, opts)
 		log = slog.New(slog.NewJSONHandler(q, opts))
@@ -33,35 +36,53 @@ func (l *Log) Open(w io.Writer) (log *slog.Logger, flush func()) {
 
 // queue is an io.Writer of whole lines that never waits.
 type queue struct {
-	lines   chan []byte
-	dropped atomic.Int64
-	own     slog.Handler // for what the queue itself has to say
-	mu      sync.RWMutex // held for reading while lines is written to
+	own  slog.Handler  // for what the queue itself has to say
+	news chan struct{} // holds a token while lines wait or the end is near
+	done chan struct{} // closed when all is written
+
+	mu      sync.Mutex
+	lines   []byte
+	dropped int
 	ended   bool
-	done    chan struct{}
 }
 
 // Write queues a copy of line.
 func (q *queue) Write(line []byte) (int, error) {
-	q.mu.RLock()
-	defer q.mu.RUnlock()
-	if q.ended {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.ended:
 		return 0, io.ErrClosedPipe
-	}
-	select {
-	case q.lines <- append([]byte(nil), line...):
+	case len(q.lines)+len(line) > logQueue:
+		q.dropped++
 	default:
-		q.dropped.Add(1)
+		q.lines = append(q.lines, line...)
+		q.wake()
 	}
 	return len(line), nil
 }
 
+func (q *queue) wake() {
+	select {
+	case q.news <- struct{}{}:
+	default:
+	}
+}
+
 func (q *queue) drain(w io.Writer) {
 	defer close(q.done)
-	for line := range q.lines {
-		_, _ = w.Write(line)
-		if n := q.dropped.Swap(0); n > 0 {
-			slog.New(q.own).Warn("log lines were dropped", "lines", n)
+	var lines []byte
+	for ended := false; !ended; {
+		<-q.news
+		time.Sleep(logPause)
+		q.mu.Lock()
+		lines, q.lines = q.lines, lines[:0]
+		dropped := q.dropped
+		q.dropped, ended = 0, q.ended
+		q.mu.Unlock()
+		_, _ = w.Write(lines)
+		if dropped > 0 {
+			slog.New(q.own).Warn("log lines were dropped", "lines", dropped)
 		}
 	}
 }
@@ -70,7 +91,7 @@ func (q *queue) flush() {
 	q.mu.Lock()
 	q.ended = true
 	q.mu.Unlock()
-	close(q.lines)
+	q.wake()
 	select {
 	case <-q.done:
 	case <-time.After(time.Second): // w is stuck

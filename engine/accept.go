@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strconv"
 	"time"
 
 	"starttlsd/codec"
@@ -57,7 +56,7 @@ func (l *listener) admit(nc net.Conn) {
 	}
 	defer func() {
 		if v := recover(); v != nil { // the session's: it could be neither made nor asked for words
-			l.eng.panicked("", v)
+			l.eng.panicked(0, v)
 			_ = tc.Close()
 		}
 	}()
@@ -66,7 +65,7 @@ func (l *listener) admit(nc net.Conn) {
 	if !ok {
 		l.eng.stats.ended[reason].Add(1)
 		l.eng.log.Debug("refused", "listener", l.Name, "peer", c.peer.Remote, "reason", reason)
-		l.turnAway(tc, c.peer)
+		l.turnAway(tc, &c.peer)
 		return
 	}
 	if c.session = l.newSession(c); c.session == nil {
@@ -84,11 +83,8 @@ func (l *listener) admit(nc net.Conn) {
 
 func (l *listener) newConn(tc *net.TCPConn) *conn {
 	c := &conn{lst: l, started: l.eng.now()}
-	c.peer = codec.Peer{
-		ID:     l.eng.boot + "." + strconv.FormatUint(l.eng.nextID.Add(1), 36),
-		Remote: tc.RemoteAddr().(*net.TCPAddr).AddrPort(),
-		Local:  tc.LocalAddr().(*net.TCPAddr).AddrPort(),
-	}
+	c.peer = codec.NewPeer(codec.ConnID(l.eng.nextID.Add(1)),
+		tc.RemoteAddr().(*net.TCPAddr).AddrPort(), tc.LocalAddr().(*net.TCPAddr).AddrPort())
 	return c
 }
 
@@ -102,7 +98,7 @@ func (l *listener) newSession(c *conn) (s codec.Session) {
 			s = nil
 		}
 	}()
-	return l.NewSession(c.peer)
+	return l.NewSession(&c.peer)
 }
 
 // dropZones takes the IPv6 zones out of tc's own addresses: gnet recycles a
@@ -122,7 +118,7 @@ func dropZones(tc *net.TCPConn) bool {
 // turnAway says why in the protocol's words, where it has any: before implicit
 // TLS nothing can be said. The peer gets a moment to read it, if there are not
 // too many like it.
-func (l *listener) turnAway(tc *net.TCPConn, p codec.Peer) {
+func (l *listener) turnAway(tc *net.TCPConn, p *codec.Peer) {
 	var words []byte
 	if !l.Implicit {
 		words = l.NewSession(p).Refuse(codec.Busy, nil)

@@ -39,7 +39,7 @@ type chat struct {
 	lendFor string
 }
 
-func newChat(codec.Peer) codec.Session { return &chat{sink: -1} }
+func newChat(*codec.Peer) codec.Session { return &chat{sink: -1} }
 
 func (s *chat) Greet(out []byte) []byte { return append(out, "+hello\r\n"...) }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -24,16 +25,31 @@ func (c *conn) shut() gnet.Action {
 		c.blame(ReasonReset)
 		return gnet.Close
 	}
-	_, _ = c.link.gc.Discard(-1)
 	c.setHolder(closing)
-	c.setDeadline(c.lp.now + c.lst.Limits.Linger)
+	c.setDeadline(c.link.lp.now + c.lst.Limits.Linger)
+	return c.linger()
+}
+
+// linger looks at what still comes in only to find the peer's close_notify:
+// behind it there is nothing to wait for but the FIN, which the kernel does.
+func (c *conn) linger() gnet.Action {
+	if c.layer == secure {
+		var err error
+		for err == nil {
+			_, err = c.tls.Read(c.link.lp.scratch)
+		}
+		if err == io.EOF {
+			return gnet.Close
+		}
+	}
+	_, _ = c.link.gc.Discard(-1)
 	return gnet.None
 }
 
 // farewell is shut for a lent connection, blocking.
 func (c *conn) farewell() {
-	e, tc := c.lst.eng, c.link.tc
-	if c.why == ReasonPanic || c.link.err != nil {
+	e, tc := c.lst.eng, c.link.off.tc
+	if c.why == ReasonPanic || c.link.failure() != nil {
 		return
 	}
 	_ = tc.SetDeadline(e.deadline(e.now() + c.lst.Limits.Linger))
@@ -108,7 +124,7 @@ var wakeContext = context.Background()
 func (c *conn) Run(context.Context) error {
 	switch c.heldBy() {
 	case onLoop:
-		c.lp.act(c, (*conn).serve)
+		c.link.lp.act(c, (*conn).serve)
 	case closed:
 		if c.layer == upgrading && !c.told {
 			c.handshakeCutOff()

@@ -26,7 +26,6 @@ import (
 //	shut, end the good end, and the end        (close.go)
 type conn struct {
 	lst     *listener
-	lp      *loop // where it was first; it is always given back there
 	session codec.Session
 	tls     *tlsbridge.Conn            // nil in plaintext
 	in      *bytebufferpool.ByteBuffer // read and not yet consumed by the session; nil when there is nothing
@@ -34,7 +33,7 @@ type conn struct {
 	peer    codec.Peer
 	timer   timer
 	started time.Duration
-	fd      int // between leave and adopt: the descriptor taken from gnet; ours to close
+	fd      int32 // between leave and adopt: the descriptor taken from gnet; ours to close
 	holder  atomic.Uint32
 	layer   layer
 	move    move
@@ -66,7 +65,7 @@ func (c *conn) arrive() gnet.Action {
 		}
 	default:
 		c.greeted = true
-		c.lp.out = c.session.Greet(c.lp.out)
+		c.link.lp.out = c.session.Greet(c.link.lp.out)
 		c.progress()
 	}
 	c.step(nil)
@@ -76,8 +75,7 @@ func (c *conn) arrive() gnet.Action {
 // traffic: the socket has something.
 func (c *conn) traffic() gnet.Action {
 	if c.heldBy() == closing {
-		_, _ = c.link.gc.Discard(-1)
-		return gnet.None
+		return c.linger()
 	}
 	return c.serve()
 }
@@ -86,9 +84,9 @@ func (c *conn) traffic() gnet.Action {
 // where its next move belongs.
 func (c *conn) serve() gnet.Action {
 	for c.move == stay && !c.link.blocked() {
-		n, err := c.read(c.lp.scratch)
+		n, err := c.read(c.link.lp.scratch)
 		if n > 0 {
-			c.step(c.lp.scratch[:n])
+			c.step(c.link.lp.scratch[:n])
 		}
 		if err != nil {
 			if !errors.Is(err, tlsbridge.ErrWouldBlock) {
@@ -128,7 +126,7 @@ func (c *conn) readFailed(err error) {
 
 // brokenBy tells a transport that failed from TLS that did.
 func (c *conn) brokenBy(err error) Reason {
-	if errno := syscall.Errno(0); c.tls == nil || c.link.err != nil || errors.As(err, &errno) {
+	if errno := syscall.Errno(0); c.tls == nil || c.link.failure() != nil || errors.As(err, &errno) {
 		return ReasonReset
 	}
 	return ReasonTLSError
@@ -143,9 +141,9 @@ func (c *conn) step(p []byte) {
 		c.in.B = append(c.in.B, p...)
 		data = c.in.B
 	}
-	for len(data) > 0 && c.move == stay && !c.link.blocked() && c.link.err == nil {
-		n, out, action := c.session.Step(data, c.lp.out)
-		data, c.lp.out = data[n:], out
+	for len(data) > 0 && c.move == stay && !c.link.blocked() && c.link.failure() == nil {
+		n, out, action := c.session.Step(data, c.link.lp.out)
+		data, c.link.lp.out = data[n:], out
 		switch action {
 		case codec.NeedMore:
 			c.keep(data)
@@ -154,7 +152,7 @@ func (c *conn) step(p []byte) {
 			c.progress()
 			if len(out) >= c.lst.Limits.Output {
 				c.flush()
-				c.link.push()
+				c.link.push(false)
 			}
 		case codec.Upgrade:
 			c.upgrade(len(data))
@@ -185,8 +183,8 @@ func (c *conn) keep(rest []byte) {
 
 // flush gives the gathered replies to the link. A failure shows in link.err.
 func (c *conn) flush() {
-	c.write(c.lp.out)
-	c.lp.out = c.lp.out[:0]
+	c.write(c.link.lp.out)
+	c.link.lp.out = c.link.lp.out[:0]
 }
 
 // write sends replies in whatever layer the connection is.
@@ -202,21 +200,19 @@ func (c *conn) write(p []byte) {
 	default:
 		panic("engine: a plaintext reply after the go-ahead")
 	}
-	if err != nil && c.link.err == nil {
-		c.link.err = err
-	}
+	c.link.fail(err)
 }
 
 // settle ends an event: replies go out, and the connection goes where its move says.
 func (c *conn) settle() gnet.Action {
 	c.flush()
-	if c.move == bye && c.layer == secure && c.link.err == nil {
+	if c.move == bye && c.layer == secure && c.link.failure() == nil {
 		_ = c.tls.CloseNotify()
 	}
-	c.link.push()
-	c.lp.trim(4 * c.lst.Limits.Output)
+	c.link.push(c.move == bye)
+	c.link.lp.trim(4 * c.lst.Limits.Output)
 	switch {
-	case c.link.err != nil:
+	case c.link.failure() != nil:
 		c.blame(ReasonReset)
 		return gnet.Close
 	case c.link.blocked() || c.move == lend:
@@ -228,10 +224,10 @@ func (c *conn) settle() gnet.Action {
 	}
 }
 
-func (c *conn) setDeadline(d time.Duration) { c.lp.timers.set(c, d) }
+func (c *conn) setDeadline(d time.Duration) { c.link.lp.timers.set(c, d) }
 
 // progress: a command is complete, the time for the next begins.
-func (c *conn) progress() { c.setDeadline(c.lp.now + c.lst.Limits.Command) }
+func (c *conn) progress() { c.setDeadline(c.link.lp.now + c.lst.Limits.Command) }
 
 // expire: the deadline has passed.
 func (c *conn) expire() gnet.Action {
@@ -262,7 +258,7 @@ func (c *conn) dismiss() gnet.Action {
 }
 
 func (c *conn) sayBye(r codec.Refusal) gnet.Action {
-	c.lp.out = c.session.Refuse(r, c.lp.out)
+	c.link.lp.out = c.session.Refuse(r, c.link.lp.out)
 	c.move = bye
 	return c.settle()
 }
@@ -270,9 +266,9 @@ func (c *conn) sayBye(r codec.Refusal) gnet.Action {
 // startAnew begins the session under TLS: nothing learnt in clear is kept (RFC 3207 §4.2).
 func (c *conn) startAnew(state *tls.ConnectionState) {
 	c.setLayer(secure)
-	c.lp.out = c.session.Secured(state, c.lp.out)
+	c.link.lp.out = c.session.Secured(state, c.link.lp.out)
 	if c.lst.Implicit {
-		c.lp.out = c.session.Greet(c.lp.out)
+		c.link.lp.out = c.session.Greet(c.link.lp.out)
 	}
 	c.progress()
 }

@@ -7,7 +7,7 @@
 //			Listener:   ln,                // a *net.TCPListener
 //			Name:       "smtp",
 //			TLS:        tlsConfig,
-//			NewSession: func(p codec.Peer) codec.Session { return smtp.New(cfg, p) },
+//			NewSession: func(p *codec.Peer) codec.Session { return smtp.New(cfg, p) },
 //		}},
 //	})
 //	...

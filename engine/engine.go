@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,9 +25,14 @@ import (
 type Config struct {
 	Listeners  []Listener
 	Admission  Admission
-	Handshakes tlsbridge.SlotLimits // process-wide handshake counts
-	Loops      int                  // event loops; default one a core
+	Handshakes tlsbridge.SlotLimits // process-wide handshake counts; Computing is for listeners with TLSWaits
+	Loops      int                  // event loops, each of which computes one handshake at a time; default max(1, GOMAXPROCS-1)
 	Log        *slog.Logger         // default slog.Default()
+
+	// TuneMemory lets the engine set the garbage collector's percentage and give
+	// memory back to the system, unless GOGC or GOMEMLIMIT are set. For programs
+	// that do little else: both are the whole process's.
+	TuneMemory bool
 }
 
 // Listener is one address and what is spoken there.
@@ -37,9 +41,11 @@ type Listener struct {
 	Name     string       // for the log, such as "smtp"
 	TLS      *tls.Config  // nil: no TLS, STARTTLS is refused
 	Implicit bool         // TLS from the first byte (RFC 8314 §3)
+	TLSWaits bool         // callbacks of TLS may wait or end their goroutine: handshakes then compute on goroutines
 
 	// NewSession makes the session of one connection. Any goroutine may call it.
-	NewSession func(codec.Peer) codec.Session
+	// The Peer is the engine's, does not change, and may be kept by the session.
+	NewSession func(*codec.Peer) codec.Session
 	Limits     Limits
 }
 
@@ -105,12 +111,11 @@ type Engine struct {
 	slots   *tlsbridge.Slots
 	stats   counters
 	start   time.Time
-	boot    string              // makes connection ids unique across restarts
 	warned  atomic.Int64        // when a shortage was last logged
 	files   *semaphore.Weighted // descriptors: one a connection, one more while its session may open a file
 	goodbye context.Context     // done when the sessions are told goodbye
 	sayBye  context.CancelFunc
-	nextID  atomic.Uint64
+	nextID  atomic.Uint64 // a codec.ConnID; begins with the time of the start
 	stage   atomic.Uint32
 
 	loops    atomic.Pointer[[]*loop]
@@ -139,7 +144,9 @@ func New(cfg Config) (*Engine, error) {
 		return nil, errors.New("engine: no listener")
 	}
 	cfg.Listeners = slices.Clone(cfg.Listeners)
-	setDefault(&cfg.Loops, runtime.GOMAXPROCS(0))
+	// One processor is left to goroutines. Were every one in the hands of a loop that
+	// waits for events, nobody would look for those of goroutines for up to 10 ms.
+	setDefault(&cfg.Loops, max(1, runtime.GOMAXPROCS(0)-1))
 	setDefault(&cfg.Log, slog.Default())
 	cfg.Admission.setDefaults()
 	most, why := AutoMaxConnections(len(cfg.Listeners), cfg.Loops)
@@ -165,7 +172,7 @@ func New(cfg Config) (*Engine, error) {
 		cut:        make(chan struct{}),
 		stopped:    make(chan struct{}),
 	}
-	e.boot = strconv.FormatInt(e.start.UnixMilli(), 36)
+	e.nextID.Store(uint64(e.start.Unix()) << 32)
 	e.goodbye, e.sayBye = context.WithCancel(context.Background())
 	e.loops.Store(new([]*loop))
 
@@ -173,6 +180,7 @@ func New(cfg Config) (*Engine, error) {
 	e.client, err = gnet.NewClient(&handler{e: e},
 		gnet.WithNumEventLoop(cfg.Loops),
 		gnet.WithReadBufferCap(readSize),
+		gnet.WithTCPNoDelay(gnet.TCPDelay), // leave it as net has set it: without delay
 		gnet.WithLogger(gnetLog{e.log}))
 	if err != nil {
 		return nil, err
@@ -255,7 +263,7 @@ func (e *Engine) shortage(doing, listener string, err error) {
 }
 
 // panicked records a bug.
-func (e *Engine) panicked(id string, v any) {
+func (e *Engine) panicked(id codec.ConnID, v any) {
 	e.stats.panics.Add(1)
 	e.log.Error("panic, closing the connection", "id", id, "panic", v, "stack", string(debug.Stack()))
 }

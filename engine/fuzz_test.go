@@ -102,7 +102,7 @@ func fuzzServer(f *testing.F) string {
 	eng, err := New(Config{
 		Listeners: []Listener{{
 			Listener: ln, Name: "smtp", TLS: tlstest.ServerConfig(),
-			NewSession: func(p codec.Peer) codec.Session { return smtp.New(cfg, p) },
+			NewSession: func(p *codec.Peer) codec.Session { return smtp.New(cfg, p) },
 			Limits:     Limits{Command: 300 * time.Millisecond, Handshake: 300 * time.Millisecond, BodyStall: 200 * time.Millisecond, Linger: 100 * time.Millisecond},
 		}},
 		Log: slog.New(slog.DiscardHandler),

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"io"
+	"net"
 	"sync/atomic"
 
 	"github.com/panjf2000/gnet/v2"
@@ -24,13 +25,23 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	t := gc.Context().(*ticket)
 	c := t.c
 	gc.SetContext(c)
-	if c.lp == nil {
-		c.lp = h.e.loopOf(gc.EventLoop())
+	if c.link.lp == nil {
+		c.link.lp = h.e.loopOf(gc.EventLoop())
 	}
-	c.link.gc, c.link.wire = gc, &c.lp.wire
+	c.link.gc = gc
+	forgetAddresses(gc)
 	c.setHolder(onLoop)
 	t.used.Store(true)
 	return nil, c.guarded((*conn).arrive)
+}
+
+// forgetAddresses frees what gnet keeps of the addresses and never uses: c.peer has them.
+func forgetAddresses(gc gnet.Conn) {
+	for _, a := range []net.Addr{gc.RemoteAddr(), gc.LocalAddr()} {
+		if addr, ok := a.(*net.TCPAddr); ok {
+			addr.IP = nil
+		}
+	}
 }
 
 func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
@@ -47,8 +58,8 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 			c.panicked(v)
 		}
 	}()
-	c.link.gc, c.link.wire = nil, nil // from here on the descriptor may be another client's
-	c.lp.timers.remove(c)
+	c.link.gc = nil // from here on the descriptor may be another client's
+	c.link.lp.timers.remove(c)
 	if c.heldBy() == leaving {
 		c.setHolder(lent)
 		h.e.spawn(c.runLent)

@@ -31,7 +31,7 @@ func (c *conn) leave() gnet.Action {
 		c.blame(ReasonNoDescriptor)
 		return gnet.Close
 	}
-	c.fd = fd
+	c.fd = int32(fd)
 	c.link.leaveLoop()
 	c.setHolder(leaving)
 	return gnet.Close
@@ -62,8 +62,9 @@ func (c *conn) runLent() {
 	delete(e.lentSet, c)
 	e.lentMu.Unlock()
 	e.stats.lent.Add(-1)
-	tc := c.link.tc
-	c.link.tc = nil
+	tc := c.link.off.tc
+	c.link.off.tc = nil
+	c.link.back()
 	if c.move == bye {
 		_ = tc.Close()
 		c.end(ReasonReset)
@@ -91,7 +92,7 @@ func (c *conn) adopt() error {
 		return net.ErrClosed
 	}
 	_ = tc.SetKeepAlive(false) // FileConn has switched it on
-	c.link.tc = tc
+	c.link.detour().tc = tc
 	return nil
 }
 
@@ -116,7 +117,7 @@ func (c *conn) giveBack(tc *net.TCPConn) {
 	_ = tc.SetDeadline(time.Time{})
 	c.setHolder(returning)
 	t := &ticket{c: c}
-	done, err := c.lp.el.Enroll(gnet.NewContext(context.Background(), t), tc)
+	done, err := c.link.lp.el.Enroll(gnet.NewContext(context.Background(), t), tc)
 	if err != nil {
 		_ = tc.Close()
 	} else {
@@ -133,9 +134,9 @@ func (c *conn) giveBack(tc *net.TCPConn) {
 func (c *conn) interrupt(cut bool) {
 	past := time.Unix(1, 0)
 	if cut {
-		_ = c.link.tc.SetDeadline(past)
+		_ = c.link.off.tc.SetDeadline(past)
 	} else {
-		_ = c.link.tc.SetReadDeadline(past)
+		_ = c.link.off.tc.SetReadDeadline(past)
 	}
 }
 
@@ -233,15 +234,15 @@ func (c *conn) writeLent(p []byte) bool {
 		return true
 	}
 	e := c.lst.eng
-	_ = c.link.tc.SetWriteDeadline(e.deadline(e.now() + c.lst.Limits.Command))
+	_ = c.link.off.tc.SetWriteDeadline(e.deadline(e.now() + c.lst.Limits.Command))
 	if e.at() == ending {
 		c.interrupt(true)
 	}
 	c.write(p)
-	if c.link.err != nil {
-		c.outputFailed(c.link.err)
+	if c.link.failure() != nil {
+		c.outputFailed(c.link.failure())
 	}
-	return c.link.err == nil
+	return c.link.failure() == nil
 }
 
 func (c *conn) outputFailed(err error) {
@@ -326,9 +327,9 @@ func (b *body) setDeadline() error {
 	c := b.c
 	e, limits := c.lst.eng, &c.lst.Limits
 	slowest := b.began + bodyGrace + time.Duration(b.got/limits.BodyRate)*time.Second
-	_ = c.link.tc.SetReadDeadline(e.deadline(min(e.now()+limits.BodyStall, slowest)))
+	_ = c.link.off.tc.SetReadDeadline(e.deadline(min(e.now()+limits.BodyStall, slowest)))
 	// Reading writes too, when the peer asks for a KeyUpdate (RFC 8446 §4.6.3).
-	_ = c.link.tc.SetWriteDeadline(e.deadline(e.now() + limits.Command))
+	_ = c.link.off.tc.SetWriteDeadline(e.deadline(e.now() + limits.Command))
 	// After the deadlines: whoever interrupts sets the stage first, then its deadline.
 	if e.at() >= farewells {
 		return errDraining

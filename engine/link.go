@@ -19,31 +19,77 @@ import (
 // *net.TCPConn while lent. It is the tlsbridge.Link of the connection's TLS.
 // Only the connection's holder touches it.
 type link struct {
-	gc      gnet.Conn                  // nil unless on the loop and open: a closed gnet.Conn's descriptor may be another client's
-	wire    *[]byte                    // the loop's buffer for output; nil when gc is
+	lp      *loop     // where the connection was first; it is always given back there
+	gc      gnet.Conn // nil unless on the loop and open: a closed gnet.Conn's descriptor may be another client's
+	off     *detour   // nil while all is well on the loop
+	in, out int64     // bytes on the wire
+}
+
+// detour is what only a connection has that is lent, on its way, or failing.
+type detour struct {
 	tc      *net.TCPConn               // nil unless lent
 	prefix  *bytebufferpool.ByteBuffer // read by gnet, not yet by us: comes before what gc and tc have
 	taken   int                        // of prefix
 	pending *bytebufferpool.ByteBuffer // what the socket has refused, in order
 	err     error                      // the first write error; sticky
-	in, out int64                      // bytes on the wire
+}
+
+// detour returns l.off, which it makes if need be.
+func (l *link) detour() *detour {
+	if l.off == nil {
+		l.off = new(detour)
+	}
+	return l.off
+}
+
+// back ends the detour of a connection that has returned to its loop, unless
+// something of it is left.
+func (l *link) back() {
+	if l.off != nil && *l.off == (detour{}) {
+		l.off = nil
+	}
+}
+
+// failure is the first write error.
+func (l *link) failure() error {
+	if l.off == nil {
+		return nil
+	}
+	return l.off.err
+}
+
+func (l *link) fail(err error) {
+	if err != nil && l.failure() == nil {
+		l.detour().err = err
+	}
+}
+
+// blocked tells whether output waits for the socket.
+func (l *link) blocked() bool { return l.off != nil && l.off.pending != nil }
+
+func (l *link) tc() *net.TCPConn {
+	if l.off == nil {
+		return nil
+	}
+	return l.off.tc
 }
 
 // Read never waits on the loop and blocks while lent.
 func (l *link) Read(p []byte) (n int, err error) {
-	switch {
-	case l.prefix != nil:
-		n = copy(p, l.prefix.B[l.taken:])
-		if l.taken += n; l.taken == len(l.prefix.B) {
-			release(&l.prefix)
-			l.taken = 0
+	switch off := l.off; {
+	case off != nil && off.prefix != nil:
+		n = copy(p, off.prefix.B[off.taken:])
+		if off.taken += n; off.taken == len(off.prefix.B) {
+			release(&off.prefix)
+			off.taken = 0
+			l.back()
 		}
-	case l.tc != nil:
-		n, err = l.tc.Read(p)
 	case l.gc != nil:
 		if n, err = l.gc.Read(p); errors.Is(err, io.ErrShortBuffer) {
 			err = tlsbridge.ErrWouldBlock
 		}
+	case off != nil && off.tc != nil:
+		n, err = off.tc.Read(p)
 	default:
 		err = io.EOF // the connection is gone
 	}
@@ -54,48 +100,58 @@ func (l *link) Read(p []byte) (n int, err error) {
 // Write takes all of p or fails for good. On the loop it only gathers: push
 // writes once for all that an event has produced.
 func (l *link) Write(p []byte) (n int, err error) {
-	switch {
-	case l.err != nil:
-	case l.tc != nil:
-		n, l.err = l.tc.Write(p)
-		l.out += int64(n)
-	case l.wire != nil:
-		*l.wire = append(*l.wire, p...)
-		n = len(p)
-	default:
-		l.err = net.ErrClosed
+	if err := l.failure(); err != nil {
+		return 0, err
 	}
-	return n, l.err
+	switch {
+	case l.gc != nil:
+		l.lp.wire = append(l.lp.wire, p...)
+		return len(p), nil
+	case l.tc() != nil:
+		n, err = l.tc().Write(p)
+		l.out += int64(n)
+	default:
+		err = net.ErrClosed
+	}
+	l.fail(err)
+	return n, err
 }
 
 // push writes what was gathered, and copies to pending what the socket refuses.
 // gnet's own buffer is not used, because it can neither tell when it has drained
-// nor be taken along. A failure shows in err. On the loop.
-func (l *link) push() {
-	wire := *l.wire
-	*l.wire = wire[:0]
-	if len(wire) == 0 || l.err != nil {
+// nor be taken along. more tells that a FIN follows at once, for it to share the
+// last segment. A failure shows in failure. On the loop.
+func (l *link) push(more bool) {
+	wire := l.lp.wire
+	l.lp.wire = wire[:0]
+	if len(wire) == 0 || l.failure() != nil {
 		return
 	}
-	if l.pending == nil {
-		var n int
-		n, l.err = l.writeSome(wire)
+	if !l.blocked() {
+		n, err := l.writeSome(wire, more)
 		l.out += int64(n)
+		l.fail(err)
 		wire = wire[n:]
 	}
-	if len(wire) == 0 || l.err != nil {
+	if len(wire) == 0 || l.failure() != nil {
 		return
 	}
-	if l.pending == nil {
-		l.pending = codec.GetBuffer()
+	off := l.detour()
+	if off.pending == nil {
+		off.pending = codec.GetBuffer()
 	}
-	l.pending.B = append(l.pending.B, wire...)
+	off.pending.B = append(off.pending.B, wire...)
 }
 
 // writeSome writes what the socket takes now.
-func (l *link) writeSome(p []byte) (int, error) {
-	for sent := 0; ; {
-		n, err := unix.Write(l.gc.Fd(), p[sent:])
+func (l *link) writeSome(p []byte, more bool) (sent int, err error) {
+	for {
+		var n int
+		if more && sendMore != 0 {
+			n, err = unix.SendmsgN(l.gc.Fd(), p[sent:], nil, nil, sendMore|sendNoSignal)
+		} else {
+			n, err = unix.Write(l.gc.Fd(), p[sent:])
+		}
 		if n > 0 {
 			sent += n
 		}
@@ -109,14 +165,11 @@ func (l *link) writeSome(p []byte) (int, error) {
 	}
 }
 
-// blocked tells whether output waits for the socket.
-func (l *link) blocked() bool { return l.pending != nil }
-
 // buffered counts the bytes that have been read from the socket and not by us.
 func (l *link) buffered() int {
 	n := 0
-	if l.prefix != nil {
-		n = len(l.prefix.B) - l.taken
+	if l.off != nil && l.off.prefix != nil {
+		n = len(l.off.prefix.B) - l.off.taken
 	}
 	if l.gc != nil {
 		n += l.gc.InboundBuffered()
@@ -126,34 +179,35 @@ func (l *link) buffered() int {
 
 // leaveLoop lets go of gc, taking along what it has read.
 func (l *link) leaveLoop() {
+	off := l.detour()
 	if rest, _ := l.gc.Next(-1); len(rest) > 0 {
-		if l.prefix == nil {
-			l.prefix = codec.GetBuffer()
+		if off.prefix == nil {
+			off.prefix = codec.GetBuffer()
 		}
-		l.prefix.B = append(l.prefix.B, rest...)
+		off.prefix.B = append(off.prefix.B, rest...)
 	}
-	l.gc, l.wire = nil, nil
+	l.gc = nil
 }
 
 // drain writes what is pending before anything else is written. Lent only.
 func (l *link) drain(deadline time.Time) error {
-	if l.pending == nil || l.err != nil {
-		return l.err
+	if !l.blocked() || l.failure() != nil {
+		return l.failure()
 	}
-	_ = l.tc.SetWriteDeadline(deadline)
-	n, err := l.tc.Write(l.pending.B)
+	_ = l.off.tc.SetWriteDeadline(deadline)
+	n, err := l.off.tc.Write(l.off.pending.B)
 	l.out += int64(n)
-	l.err = err
-	release(&l.pending)
+	l.fail(err)
+	release(&l.off.pending)
 	return err
 }
 
 // await blocks until Read has something to give, without a buffer to read into. Lent only.
 func (l *link) await() error {
-	if l.prefix != nil {
+	if l.off.prefix != nil {
 		return nil
 	}
-	raw, err := l.tc.SyscallConn()
+	raw, err := l.off.tc.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -172,24 +226,26 @@ func (l *link) await() error {
 // SetReadDeadline and SetWriteDeadline serve tls.Conn while lent; on the loop
 // there is nothing that could wait.
 func (l *link) SetReadDeadline(t time.Time) error {
-	if l.tc != nil {
-		return l.tc.SetReadDeadline(t)
+	if tc := l.tc(); tc != nil {
+		return tc.SetReadDeadline(t)
 	}
 	return nil
 }
 
 // SetWriteDeadline: see SetReadDeadline.
 func (l *link) SetWriteDeadline(t time.Time) error {
-	if l.tc != nil {
-		return l.tc.SetWriteDeadline(t)
+	if tc := l.tc(); tc != nil {
+		return tc.SetWriteDeadline(t)
 	}
 	return nil
 }
 
 // free returns the buffers at the end of the connection.
 func (l *link) free() {
-	release(&l.prefix)
-	release(&l.pending)
+	if l.off != nil {
+		release(&l.off.prefix)
+		release(&l.off.pending)
+	}
 }
 
 // release gives a pooled buffer back, if there is one.

@@ -15,8 +15,8 @@ func (c *conn) logEnd() {
 	if !log.Enabled(context.Background(), slog.LevelWarn) {
 		return
 	}
-	attrs := []slog.Attr{
-		slog.String("id", c.peer.ID),
+	attrs := append(make([]slog.Attr, 0, 24),
+		slog.String("id", c.peer.ID.String()),
 		slog.String("listener", c.lst.Name),
 		slog.String("peer", c.peer.Remote.String()),
 		slog.String("reason", c.why.String()),
@@ -24,7 +24,7 @@ func (c *conn) logEnd() {
 		slog.Int64("lasted_ms", c.lifetime().Milliseconds()),
 		slog.Int64("in", c.link.in),
 		slog.Int64("out", c.link.out),
-	}
+	)
 	if c.layer == secure {
 		s := c.tls.ConnectionState()
 		attrs = append(attrs,

@@ -2,11 +2,12 @@ package engine
 
 import (
 	"context"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+
+	"starttlsd/tlsbridge"
 )
 
 // readSize is what a loop reads at once. It is more than a TLS record holds, so
@@ -15,14 +16,17 @@ const readSize = 32 << 10
 
 // loop is what one event loop owns. Everything in it but ticking is the loop's alone.
 type loop struct {
-	eng     *Engine
-	el      gnet.EventLoop
-	timers  wheel
-	now     time.Duration // taken once an event
-	scratch []byte        // input of the event being served
-	out     []byte        // replies of the event being served, not yet given to the link
-	wire    []byte        // its output, not yet given to the socket
-	ticking atomic.Bool   // a tick is on its way
+	eng       *Engine
+	el        gnet.EventLoop
+	timers    wheel
+	now       time.Duration // taken once an event
+	scratch   []byte        // input of the event being served
+	out       []byte        // replies of the event being served, not yet given to the link
+	wire      []byte        // its output, not yet given to the socket
+	lane      *tlsbridge.Lane
+	turn      turn        // to be computed next
+	computing bool        // handshakes are being computed, or are about to be
+	ticking   atomic.Bool // a tick is on its way
 }
 
 // loopOf finds the loop that el is. A handle on a loop comes only with a connection.
@@ -34,7 +38,7 @@ func (e *Engine) loopOf(el gnet.EventLoop) *loop {
 	}
 	e.loopsMu.Lock()
 	defer e.loopsMu.Unlock()
-	lp := &loop{eng: e, el: el, scratch: make([]byte, readSize)}
+	lp := &loop{eng: e, el: el, scratch: make([]byte, readSize), lane: e.slots.NewLane(1)}
 	lp.timers.turn = int64(e.now() / tick)
 	loops := append(append([]*loop(nil), *e.loops.Load()...), lp)
 	e.loops.Store(&loops)
@@ -47,7 +51,7 @@ func (e *Engine) tickLoops() {
 	defer e.ticker.Done()
 	t := time.NewTicker(tick)
 	defer t.Stop()
-	var mem memoryPolicy
+	mem := newMemoryPolicy(e.cfg.TuneMemory)
 	for {
 		select {
 		case <-e.stopTicker:
@@ -59,7 +63,7 @@ func (e *Engine) tickLoops() {
 				_ = lp.el.Execute(context.Background(), lp)
 			}
 		}
-		mem.tick(e.stats.accepted.Load() + e.stats.upgrades.Load())
+		mem.tick(e.stats.accepted.Load(), e.stats.upgrades.Load())
 	}
 }
 
@@ -97,7 +101,7 @@ func (c *conn) guarded(work func(*conn) gnet.Action) (action gnet.Action) {
 			action = gnet.Close
 		}
 	}()
-	lp := c.lp
+	lp := c.link.lp
 	lp.now = c.lst.eng.now()
 	lp.out, lp.wire = lp.out[:0], lp.wire[:0] // what a panic has left was another's
 	return work(c)
@@ -107,28 +111,4 @@ func (c *conn) guarded(work func(*conn) gnet.Action) (action gnet.Action) {
 func (c *conn) panicked(v any) {
 	c.lst.eng.panicked(c.peer.ID, v)
 	c.why, c.blamed = ReasonPanic, true
-}
-
-// memoryPolicy gives memory back to the system once after a wave of connections
-// and handshakes, which leave garbage that an idle process would keep: some 5 KB a
-// handshake.
-type memoryPolicy struct {
-	seen, freed uint64
-	quiet       int
-}
-
-const (
-	wave       = 512
-	quietTicks = int(5 * time.Second / tick)
-)
-
-func (m *memoryPolicy) tick(arrivals uint64) {
-	if arrivals != m.seen {
-		m.seen, m.quiet = arrivals, 0
-		return
-	}
-	if m.quiet++; m.quiet == quietTicks && m.seen-m.freed >= wave {
-		m.freed = m.seen
-		debug.FreeOSMemory()
-	}
 }

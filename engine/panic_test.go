@@ -51,7 +51,7 @@ func TestPanicInNewSessionLeavesTheListenerServing(t *testing.T) {
 	var calls atomic.Int32
 	s := start(t, func(c *Config) {
 		c.Admission.MaxConnections = 1
-		c.Listeners[0].NewSession = func(p codec.Peer) codec.Session {
+		c.Listeners[0].NewSession = func(p *codec.Peer) codec.Session {
 			if calls.Add(1)%2 == 1 {
 				panic("in NewSession")
 			}

@@ -16,7 +16,7 @@ import (
 // go-ahead, an error, and the end. All that can fail on our side fails before the
 // go-ahead, with the dialogue going on in plaintext. After it there is only TLS.
 func (c *conn) upgrade(behind int) {
-	e, lp := c.lst.eng, c.lp
+	e, lp := c.lst.eng, c.link.lp
 	if behind > 0 || c.link.buffered() > 0 {
 		e.stats.injected.Add(1)
 		e.log.Warn("plaintext behind STARTTLS, closing", "id", c.peer.ID, "listener", c.lst.Name,
@@ -70,29 +70,34 @@ func (c *conn) permit() (*tlsbridge.Permit, error) {
 		return nil, errDraining
 	case !e.door.mayHandshake(client):
 		return nil, errRate
-	default:
+	case c.lst.TLSWaits:
 		return e.slots.Reserve(client)
+	default:
+		return c.link.lp.lane.Reserve(client)
 	}
 }
 
 func (c *conn) startTLS(permit *tlsbridge.Permit) {
 	e := c.lst.eng
 	c.setLayer(upgrading)
-	c.setDeadline(c.lp.now + c.lst.Limits.Handshake)
-	c.tls = tlsbridge.Server(&c.link, c.lst.TLS, tlsbridge.Options{
+	c.setDeadline(c.link.lp.now + c.lst.Limits.Handshake)
+	opts := tlsbridge.Options{
 		Permit: permit,
 		Budget: c.lst.Limits.HandshakeInput,
-		Wake:   c.wake,
-		Go:     e.spawn,
+		Go:     c.takeTurn,
 		OnPanic: func(v any, stack []byte) {
 			e.stats.panics.Add(1)
 			e.log.Error("panic in a TLS callback", "id", c.peer.ID, "panic", v, "stack", string(stack))
 		},
-	})
+	}
+	if c.lst.TLSWaits {
+		opts.Go, opts.Wake = e.spawn, c.wake
+	}
+	c.tls = tlsbridge.Server(&c.link, c.lst.TLS, opts)
 }
 
 // wake brings the loop back to a connection whose handshake has moved on. Any goroutine.
-func (c *conn) wake() { _ = c.lp.el.Execute(wakeContext, c) }
+func (c *conn) wake() { _ = c.link.lp.el.Execute(wakeContext, c) }
 
 // handshakeOver runs on the loop as soon as the handshake has ended, before any
 // byte that followed it is looked at.

@@ -18,7 +18,7 @@ import (
 // refuses and keeping the order, or fails for good. Neither keeps p.
 //
 // A Link with the methods LocalAddr and RemoteAddr shows them to callbacks as
-// tls.ClientHelloInfo.Conn; they are then called from the handshake's goroutine.
+// tls.ClientHelloInfo.Conn; they are then called within a turn of the handshake.
 type Link interface {
 	Read(p []byte) (int, error)
 	Write(p []byte) (int, error)
@@ -37,14 +37,18 @@ type Options struct {
 	// Timeout bounds the handshake, counted from Server. 0: the owner calls Abort.
 	Timeout time.Duration
 	// Wake is called when the loop has to call Read: there is something to send,
-	// or the handshake is over. It is called on another goroutine than the loop,
-	// or within Abort; it must not block, and may still come after the owner has
-	// closed the connection.
+	// or the handshake is over. It is called within a turn or within Abort; it must
+	// not block, and may still come after the owner has closed the connection.
 	Wake func()
-	// Go starts the handshake's goroutine and must run f. Nil: go f().
-	Go func(f func())
-	// OnPanic hears of a panic in a callback of the tls.Config, on the goroutine
-	// of the handshake, which then fails with a *PanicError.
+	// Go has to run turn, later and once, on a goroutine of its choice: the
+	// handshake computes for some hundred microseconds, callbacks of the
+	// tls.Config included, and returns when it has to wait for the peer or is
+	// over. Nil: go turn(). An event loop may run it itself if no callback waits or
+	// calls runtime.Goexit; it then needs no Wake, but calls Read after the turn,
+	// and reserves its Permits in a Lane with one slot.
+	Go func(turn func())
+	// OnPanic hears of a panic in a callback of the tls.Config, within the turn.
+	// The handshake then fails with a *PanicError.
 	OnPanic func(value any, stack []byte)
 }
 
@@ -197,8 +201,8 @@ func (c *Conn) SetLink(l Link) { c.link = l }
 // Abort ends a running handshake for the given cause, which becomes that of the
 // HandshakeError: os.ErrDeadlineExceeded counts as ReasonTimeout, others as
 // ReasonClosed. It may be called from any goroutine and more than once, and does
-// nothing after the handshake. A handshake that is just computing ends when
-// crypto/tls next turns to the link. Whoever closes a connection calls it.
+// nothing after the handshake. A handshake that is just computing, or has been
+// granted a turn, ends in that turn. Whoever closes a connection calls it.
 func (c *Conn) Abort(cause error) {
 	if h := c.hs.Load(); h != nil {
 		if cause == nil {

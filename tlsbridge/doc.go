@@ -27,10 +27,14 @@
 // # How it works
 //
 // The handshake of crypto/tls cannot be interrupted, and costs what the client
-// chooses. So it runs on a goroutine, which gets its input from the loop and
-// gives it its output, and which starts only when the whole ClientHello is
-// there: a silent client costs bytes. It computes only while it holds one of
-// the few slots of a Slots, and gives that up while it waits for the peer:
+// chooses. So it runs on a goroutine of its own, which gets its input from the
+// loop and gives it its output, and which starts only when the whole ClientHello
+// is there: a silent client costs bytes. That goroutine is a coroutine: it runs
+// only within a turn, which is a function call, on whatever goroutine Options.Go
+// puts it. On a gnet loop that is as good as having no goroutine at all: nothing
+// is woken up and nothing handed over, which would cost more than the rest of the
+// bridge together. A handshake computes only while it holds one of the few slots
+// of a Slots, and gives that up while it waits for the peer:
 //
 //	reserved ──ClientHello──▶ queued ──slot──▶ computing ──▶ over
 //	                                             │     ▲
@@ -63,7 +67,7 @@
 //
 //   - Servers only: there is no client side.
 //   - A callback of the tls.Config that waits, for a disk or another server,
-//     holds its slot meanwhile.
+//     holds its slot meanwhile, and the event loop if the turn runs there.
 //   - A handshake needs a Link that does not block. Lend the connection before or after.
 //   - An error of Link.Write is final, a deadline that passes in it included:
 //     TLS cannot take half a record back.

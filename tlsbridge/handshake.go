@@ -1,6 +1,7 @@
 package tlsbridge
 
 import (
+	"iter"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -18,13 +19,14 @@ const (
 )
 
 // handshake is what a Conn needs until it is secure. The loop feeds it through
-// step; its goroutine, which starts when the ClientHello is complete, runs
-// crypto/tls over read and write. Lock order: mu, then Slots.mu.
+// step; its coroutine, which starts when the ClientHello is complete, runs
+// crypto/tls over read and write, a turn at a time. Lock order: mu, then Slots.mu.
 type handshake struct {
 	conn   *Conn
 	permit *Permit
 	opts   Options
-	resume chan struct{} // one token a wait of the goroutine: from granted, or from abort
+	resume func() (struct{}, bool) // runs the coroutine until it pauses or ends; for turn alone
+	pause  func(struct{}) bool     // ends the turn, in the coroutine
 
 	mu       sync.Mutex
 	in       *bytebufferpool.ByteBuffer // from the peer; nil after a failure
@@ -32,7 +34,7 @@ type handshake struct {
 	out      *bytebufferpool.ByteBuffer // for the link; nil when empty
 	hello    helloScan
 	began    time.Time // when the ClientHello was complete
-	launched bool      // the goroutine was started
+	launched bool      // the first turn was granted
 	answered bool      // crypto/tls has written
 	inErr    error     // of link.Read: no more input
 	cause    error     // why the goroutine has to end
@@ -51,7 +53,7 @@ func newHandshake(c *Conn, o Options) *handshake {
 	if o.Go == nil {
 		o.Go = func(f func()) { go f() }
 	}
-	return &handshake{conn: c, permit: o.Permit, opts: o, in: buffers.Get(), resume: make(chan struct{}, 1)}
+	return &handshake{conn: c, permit: o.Permit, opts: o, in: buffers.Get()}
 }
 
 func (h *handshake) wake() { h.opts.Wake() }
@@ -200,18 +202,44 @@ func (h *handshake) broken(err error) {
 // granted runs when the permit got a slot, on whatever goroutine gave it.
 func (h *handshake) granted() {
 	h.mu.Lock()
-	first := !h.launched
 	h.launched = true
 	h.mu.Unlock()
-	if first {
-		h.opts.Go(h.run)
-	} else {
-		h.resume <- struct{}{}
+	h.opts.Go(h.turn)
+}
+
+// turn lets crypto/tls compute until it has to wait for the peer, or is done.
+// Whoever calls it holds the slot, or has taken an unfinished handshake out of
+// the Slots. The slot is given up here and not in the coroutine, because the
+// next turn may be granted that very moment.
+func (h *handshake) turn() {
+	if h.resume == nil {
+		h.resume, _ = iter.Pull(h.run)
+	}
+	for {
+		h.resume()
+		h.mu.Lock()
+		if h.done {
+			h.mu.Unlock()
+			return
+		}
+		if h.cause == nil && h.inErr == nil && !h.readable() {
+			next := h.permit.park()
+			unsent := h.out != nil
+			h.mu.Unlock()
+			next.grant()
+			if unsent {
+				h.wake()
+			}
+			return
+		}
+		h.mu.Unlock() // what it waits for came meanwhile
 	}
 }
 
-// run is the handshake's goroutine. It starts with a slot.
-func (h *handshake) run() {
+// run is the coroutine.
+func (h *handshake) run(pause func(struct{}) bool) {
+	growStack(0)
+	h.pause = pause
 	err := errExited // what remains after a runtime.Goexit
 	defer func() { h.finish(err) }()
 	defer func() {
@@ -224,6 +252,16 @@ func (h *handshake) run() {
 		}
 	}()
 	err = h.conn.tls.Handshake()
+}
+
+// growStack makes the stack as large as a handshake needs it, while there is next
+// to nothing on it: growing it step by step from deep inside crypto/tls copies
+// every frame.
+//
+//go:noinline
+func growStack(i int) byte {
+	var room [10 << 10]byte
+	return room[i]
 }
 
 func (h *handshake) finish(err error) {
@@ -256,23 +294,26 @@ func (h *handshake) end(err error) {
 }
 
 // abort gives the handshake up unless it is over. It reports whether that ended
-// it here and now; a goroutine on its way ends it otherwise, without a slot if
-// it was waiting.
+// it here and now without a turn. One that waits is given its last turn, in
+// which crypto/tls learns of the end; one that computes ends by itself.
 func (h *handshake) abort(cause error) bool {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.done || h.cause != nil {
+		h.mu.Unlock()
 		return false
 	}
 	h.cause = cause
-	switch h.permit.drop() {
-	case reserved, queued:
+	was := h.permit.drop()
+	begun := was == parked || was == resuming
+	ended := was == reserved || was == queued
+	if ended {
 		h.end(&HandshakeError{Reason: causeReason(cause), Err: cause})
-		return true
-	case parked, resuming:
-		h.resume <- struct{}{}
 	}
-	return false
+	h.mu.Unlock()
+	if begun {
+		h.turn()
+	}
+	return ended
 }
 
 // readable reports whether crypto/tls can go on without waiting. Call it with mu held.
@@ -284,17 +325,19 @@ func (h *handshake) readable() bool {
 	return recordReady(b)
 }
 
-// read is crypto/tls asking for input, on the handshake's goroutine. While there
-// is no whole record, the goroutine waits without a slot.
+// read is crypto/tls asking for input, in the coroutine. While there is no whole
+// record, the turn is over.
 func (h *handshake) read(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for h.cause == nil && !h.readable() {
-		if h.inErr == nil {
-			h.wait()
-		} else {
+		if h.inErr != nil {
 			h.cause = h.inErr
+			break
 		}
+		h.mu.Unlock()
+		h.pause(struct{}{})
+		h.mu.Lock()
 	}
 	if h.cause == nil && h.served > h.opts.Budget {
 		h.cause = errBudget
@@ -308,21 +351,7 @@ func (h *handshake) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// wait parks the goroutine until it owns a slot again or is told to end. It is
-// called with mu held, and lets go of it meanwhile.
-func (h *handshake) wait() {
-	next := h.permit.park()
-	unsent := h.out != nil
-	h.mu.Unlock()
-	next.grant()
-	if unsent {
-		h.wake()
-	}
-	<-h.resume
-	h.mu.Lock()
-}
-
-// write is crypto/tls sending a flight or an alert, on the handshake's goroutine.
+// write is crypto/tls sending a flight or an alert, in the coroutine.
 // The loop takes it from there.
 func (h *handshake) write(p []byte) (int, error) {
 	h.mu.Lock()

@@ -49,8 +49,19 @@ type Slots struct {
 	count   [phases]int
 	peak    [phases]int
 	clients map[netip.Prefix]int // reserved permits; absent means none
-	hellos  list.List            // of *Permit, queued
-	answers list.List            // of *Permit, resuming
+	lane    Lane                 // of Reserve
+}
+
+// Lane is one queue for computing slots of its own. All that it counts otherwise
+// is shared with the other lanes of its Slots. An event loop that computes
+// handshakes itself has a lane with one slot. Its method may be called from any
+// goroutine.
+type Lane struct {
+	slots     *Slots
+	most      int // slots
+	computing int
+	hellos    list.List // of *Permit, queued
+	answers   list.List // of *Permit, resuming
 }
 
 // NewSlots returns a Slots with these limits.
@@ -64,13 +75,23 @@ func NewSlots(o SlotLimits) *Slots {
 	orDefault(&o.Queue, 1024)
 	orDefault(&o.Waiting, 4096)
 	orDefault(&o.PerClient, max(1, o.Waiting/8))
-	return &Slots{limits: o, clients: make(map[netip.Prefix]int)}
+	s := &Slots{limits: o, clients: make(map[netip.Prefix]int)}
+	s.lane = Lane{slots: s, most: o.Computing}
+	return s
 }
+
+// NewLane returns a lane in which that many handshakes may compute at once, next
+// to the limit of s itself.
+func (s *Slots) NewLane(computing int) *Lane { return &Lane{slots: s, most: computing} }
+
+// Reserve is that of the lane with s's own slots.
+func (s *Slots) Reserve(client netip.Prefix) (*Permit, error) { return s.lane.Reserve(client) }
 
 // Reserve books a handshake. Call it before the go-ahead of STARTTLS, or when a
 // connection that starts with TLS is accepted. It fails with ErrBusy or
 // ErrClientBusy; the zero Prefix is exempt from the bound per client.
-func (s *Slots) Reserve(client netip.Prefix) (*Permit, error) {
+func (l *Lane) Reserve(client netip.Prefix) (*Permit, error) {
+	s := l.slots
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.count[reserved] >= s.limits.Waiting || s.count[queued]+s.count[resuming] >= s.limits.Queue {
@@ -83,7 +104,7 @@ func (s *Slots) Reserve(client netip.Prefix) (*Permit, error) {
 		s.clients[client]++
 	}
 	s.enter(reserved)
-	return &Permit{slots: s, client: client}, nil
+	return &Permit{slots: s, lane: l, client: client}, nil
 }
 
 // Stats returns the present counts and their peaks.
@@ -110,17 +131,21 @@ func (s *Slots) move(p *Permit, to phase) {
 			delete(s.clients, p.client)
 		}
 	case queued:
-		s.hellos.Remove(p.place)
+		p.lane.hellos.Remove(p.place)
+	case computing:
+		p.lane.computing--
 	case resuming:
-		s.answers.Remove(p.place)
+		p.lane.answers.Remove(p.place)
 	}
 	p.phase = to
 	s.enter(to)
 	switch to {
 	case queued:
-		p.place = s.hellos.PushBack(p)
+		p.place = p.lane.hellos.PushBack(p)
+	case computing:
+		p.lane.computing++
 	case resuming:
-		p.place = s.answers.PushBack(p)
+		p.place = p.lane.answers.PushBack(p)
 	}
 }
 
@@ -129,26 +154,27 @@ func (s *Slots) enter(p phase) {
 	s.peak[p] = max(s.peak[p], s.count[p])
 }
 
-// next gives a free slot to the first in line, or returns nil. The caller calls
-// grant on the result when it holds no lock.
-func (s *Slots) next() *Permit {
-	first := s.answers.Front() // they hold memory and a goroutine: finish them before starting others
+// next gives a free slot to the first in line, or returns nil. Call it with mu
+// held, and then grant on the result when no lock is held.
+func (l *Lane) next() *Permit {
+	first := l.answers.Front() // they hold memory and a goroutine: finish them before starting others
 	if first == nil {
-		first = s.hellos.Front()
+		first = l.hellos.Front()
 	}
-	if first == nil || s.count[computing] >= s.limits.Computing {
+	if first == nil || l.computing >= l.most {
 		return nil
 	}
 	p := first.Value.(*Permit)
-	s.move(p, computing)
+	l.slots.move(p, computing)
 	return p
 }
 
 // A Permit is the right to one handshake. Server takes it over.
 type Permit struct {
 	slots  *Slots
+	lane   *Lane
 	client netip.Prefix
-	run    func()        // set once, by claim: starts or wakes the handshake's goroutine
+	run    func()        // set once, by claim: gives the handshake a turn
 	phase  phase         // guarded by slots.mu
 	place  *list.Element // in hellos while queued, in answers while resuming
 }
@@ -184,7 +210,7 @@ func (p *Permit) ready() *Permit {
 	case parked:
 		p.slots.move(p, resuming)
 	}
-	return p.slots.next()
+	return p.lane.next()
 }
 
 // park gives the slot up while the peer's answer is awaited. It returns whom to grant it.
@@ -192,11 +218,11 @@ func (p *Permit) park() *Permit {
 	p.slots.mu.Lock()
 	defer p.slots.mu.Unlock()
 	p.slots.move(p, parked)
-	return p.slots.next()
+	return p.lane.next()
 }
 
 // drop gives up a handshake that holds no slot, and returns the phase it was
-// found in. A computing one is left alone: its goroutine ends it.
+// found in. A computing one is left alone: its turn ends it.
 func (p *Permit) drop() phase {
 	p.slots.mu.Lock()
 	defer p.slots.mu.Unlock()
@@ -214,10 +240,10 @@ func (p *Permit) end() *Permit {
 	if p.phase != over {
 		p.slots.move(p, over)
 	}
-	return p.slots.next()
+	return p.lane.next()
 }
 
-// grant lets the goroutine of p go on, now that it owns a slot. p may be nil.
+// grant gives p its turn, now that it owns a slot. p may be nil.
 func (p *Permit) grant() {
 	if p != nil {
 		p.run()

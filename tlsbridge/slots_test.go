@@ -221,7 +221,7 @@ func TestPhasesFollowTheirTable(t *testing.T) {
 	for from := range phase(phases) {
 		for to := range phase(phases) {
 			slots := NewSlots(SlotLimits{})
-			p := &Permit{slots: slots, phase: reserved}
+			p := &Permit{slots: slots, lane: &slots.lane, phase: reserved}
 			slots.enter(reserved)
 			walk := map[phase][]phase{queued: {queued}, computing: {queued, computing}, parked: {queued, computing, parked},
 				resuming: {queued, computing, parked, resuming}, over: {over}}[from]

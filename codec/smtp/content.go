@@ -129,8 +129,8 @@ func (s *Session) write(p []byte) {
 	tx := s.tx
 	var err error
 	if tx.msg == nil {
-		tx.env.ID = s.peer.ID + "." + strconv.Itoa(int(s.begun))
-		tx.env.Peer, tx.env.Helo, tx.env.TLS, tx.env.Time = s.peer, s.helo, s.tls, s.now()
+		tx.env.ID = s.peer.ID.String() + "." + strconv.Itoa(int(s.begun))
+		tx.env.Peer, tx.env.Helo, tx.env.TLS, tx.env.Time = *s.peer, s.helo, s.tls, s.now()
 		if tx.msg, err = s.cfg.Backend.Begin(&tx.env); err == nil {
 			_, err = tx.msg.Write(s.trace())
 		} else {
@@ -145,7 +145,7 @@ func (s *Session) write(p []byte) {
 
 func (s *Session) failed(err error) {
 	if err != nil {
-		s.fault, s.answer = err, refusalOf(err)
+		s.inTrouble().fault, s.answer = err, refusalOf(err)
 	}
 }
 

@@ -12,11 +12,8 @@ import (
 )
 
 var (
-	testPeer = codec.Peer{
-		ID:     "c1",
-		Remote: netip.MustParseAddrPort("192.0.2.1:40000"),
-		Local:  netip.MustParseAddrPort("192.0.2.2:25"),
-	}
+	testPeer = codec.NewPeer(433, // "c1"
+		netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("192.0.2.2:25"))
 	testTLS  = &tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256}
 	testTime = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 )
@@ -118,7 +115,7 @@ type client struct {
 var errSpin = errors.New("a session that makes no progress")
 
 func connect(cfg *Config, secured bool) *client {
-	c := &client{s: New(cfg, testPeer), secure: secured}
+	c := &client{s: New(cfg, &testPeer), secure: secured}
 	if secured {
 		c.out = c.s.Secured(testTLS, c.out)
 	}

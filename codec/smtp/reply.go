@@ -99,7 +99,7 @@ func say(out []byte, r *reply) ([]byte, codec.Action) {
 // towards BadCommands, what may be the tail of a pipeline towards JunkCommands.
 // Over the limit the answer is a goodbye.
 func (s *Session) refuse(out []byte, r *reply) ([]byte, codec.Action) {
-	s.refused = r
+	s.inTrouble().refused = r
 	switch r.code {
 	case 421:
 		return s.close(out, r)
@@ -117,7 +117,7 @@ func (s *Session) refuse(out []byte, r *reply) ([]byte, codec.Action) {
 
 // close answers with the last reply. A 421 names the host (RFC 5321 §4.2.3).
 func (s *Session) close(out []byte, r *reply) ([]byte, codec.Action) {
-	s.refused = r
+	s.inTrouble().refused = r
 	text := r.text
 	if r.code == 421 {
 		text = s.cfg.Hostname + " " + text

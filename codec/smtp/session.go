@@ -14,14 +14,13 @@ import (
 // connection small: all that belongs to a message is in tx.
 type Session struct {
 	cfg     *Config
-	peer    codec.Peer
+	peer    *codec.Peer
 	helo    string       // name given with EHLO or HELO
 	tls     *TLSInfo     // nil in plaintext
 	tx      *transaction // nil outside of one
 	answer  *reply       // why the content that is arriving is refused, nil while it is not
 	left    int64        // octets still to come of the chunk
-	fault   error        // the backend's last error, for the log
-	refused *reply       // the last refusal, for the log
+	trouble *trouble     // nil while there is none
 	line    codec.Line
 
 	commands uint32
@@ -38,13 +37,26 @@ type Session struct {
 	lent     bool  // between Lend and Return
 }
 
+// trouble is what the log line says of a session in which not all went well.
+type trouble struct {
+	fault   error  // the backend's last
+	refused *reply // the last refusal
+}
+
+func (s *Session) inTrouble() *trouble {
+	if s.trouble == nil {
+		s.trouble = new(trouble)
+	}
+	return s.trouble
+}
+
 var (
 	_ codec.Session   = (*Session)(nil)
 	_ codec.Describer = (*Session)(nil)
 )
 
-// New makes the session of a new connection.
-func New(cfg *Config, peer codec.Peer) *Session { return &Session{cfg: cfg, peer: peer} }
+// New makes the session of a new connection. It keeps peer.
+func New(cfg *Config, peer *codec.Peer) *Session { return &Session{cfg: cfg, peer: peer} }
 
 // limit is a configured limit or its default.
 func limit(configured, standard int) uint32 { return uint32(cmp.Or(configured, standard)) }
@@ -157,11 +169,15 @@ func (s *Session) Describe() (attrs []slog.Attr, trouble bool) {
 	if s.bad > 0 {
 		attrs = append(attrs, slog.Int("bad_commands", int(s.bad)))
 	}
-	if s.fault != nil {
-		attrs = append(attrs, slog.Any("backend_err", s.fault))
+	t := s.trouble
+	if t == nil {
+		return attrs, false
 	}
-	if r := s.refused; r != nil {
+	if t.fault != nil {
+		attrs = append(attrs, slog.Any("backend_err", t.fault))
+	}
+	if r := t.refused; r != nil {
 		attrs = append(attrs, slog.String("last_refusal", fmt.Sprintf("%d %s %s", r.code, r.status, r.text)))
 	}
-	return attrs, s.fault != nil
+	return attrs, t.fault != nil
 }

@@ -111,7 +111,7 @@ func TestTheTraceHeader(t *testing.T) {
 	} {
 		mem := &memory{}
 		c := connect(testConfig(mem), test.secure)
-		c.s.peer = test.peer
+		c.s.peer = &test.peer
 		c.mustSay(t, test.say+"DATA\r\n.\r\n")
 		if got := mem.mails[0].trace; got != test.want {
 			t.Errorf("%q, want %q", got, test.want)
@@ -147,7 +147,7 @@ func TestTLSDoesNotForgetAbuse(t *testing.T) {
 }
 
 func TestBusyIsSaidInsteadOfTheGreeting(t *testing.T) {
-	s := New(testConfig(nil), testPeer)
+	s := New(testConfig(nil), &testPeer)
 	if got := string(s.Refuse(codec.Busy, nil)); got != "421 mx.test Too many connections\r\n" {
 		t.Errorf("%q", got)
 	}
@@ -223,7 +223,7 @@ func TestContentWaitsOnTheLoopUntilItArrives(t *testing.T) {
 
 func TestLendComesBeforeAnythingThatMayWait(t *testing.T) {
 	blocked := &memory{begin: errors.New("called on the loop")}
-	s := New(testConfig(blocked), testPeer)
+	s := New(testConfig(blocked), &testPeer)
 	s.Greet(nil)
 	for _, line := range []string{"EHLO a\r\n", "MAIL FROM:<>\r\n", "RCPT TO:<a@b.example>\r\n", "BDAT 0 LAST\r\n"} {
 		n, _, action := s.Step([]byte(line), nil)
@@ -350,7 +350,7 @@ func TestIdleCommandsDoNotAllocate(t *testing.T) {
 		"HELO client.example\r\n": 0,
 		"EHLO client.example\r\n": 2, // the number behind SIZE
 	} {
-		s := New(cfg, testPeer)
+		s := New(cfg, &testPeer)
 		s.Greet(nil)
 		in, out := []byte(line), make([]byte, 0, 1024)
 		s.Step(in, out)

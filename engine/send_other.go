@@ -1,0 +1,9 @@
+//go:build !linux
+
+package engine
+
+// Without MSG_MORE the last words and the FIN are two segments.
+const (
+	sendMore     = 0
+	sendNoSignal = 0
+)
