@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"bufio"
@@ -18,14 +18,6 @@ import (
 	"starttlsd/tlsbridge/tlstest"
 )
 
-// discard is a backend that takes every message and keeps none.
-type discard struct{}
-
-func (discard) Begin(*smtp.Envelope) (smtp.Message, error) { return discard{}, nil }
-func (discard) Write(p []byte) (int, error)                { return len(p), nil }
-func (discard) Commit() error                              { return nil }
-func (discard) Abort()                                     {}
-
 // servers are what is measured. Each starts on loopback and is stopped with b.
 var servers = []struct {
 	name  string
@@ -35,10 +27,10 @@ var servers = []struct {
 	{"loop", startEngine},
 }
 
-func newSession() func(codec.Peer) codec.Session {
+func newSession() func(*codec.Peer) codec.Session {
 	cfg := &smtp.Config{Hostname: "bench.example", TLS: true, Backend: discard{},
 		Limits: smtp.Limits{JunkCommands: 1 << 30, Messages: 1 << 30}}
-	return func(p codec.Peer) codec.Session { return smtp.New(cfg, p) }
+	return func(p *codec.Peer) codec.Session { return smtp.New(cfg, p) }
 }
 
 func listen(b *testing.B) net.Listener {

@@ -1,7 +1,7 @@
 // Package baseline serves a codec.Session the plain way in Go: a goroutine a
 // connection, blocking reads and writes, tls.Server on STARTTLS. It is what the
 // engine is measured against, and no server to put on the internet: it has no
-// limits and no drain.
+// limits, no drain and no log.
 package baseline
 
 import (
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"starttlsd/codec"
@@ -17,12 +18,14 @@ import (
 // Server serves the connections of one listener.
 type Server struct {
 	TLS        *tls.Config
-	NewSession func(codec.Peer) codec.Session
-	Timeout    time.Duration // of a read or a handshake; 0: none
+	Implicit   bool // TLS from the first byte
+	NewSession func(*codec.Peer) codec.Session
+	Timeout    time.Duration // of a read with the replies before it, or a handshake; 0: none
 
-	mu     sync.Mutex
-	conns  map[net.Conn]struct{}
-	served sync.WaitGroup
+	accepted atomic.Uint64
+	mu       sync.Mutex
+	conns    map[net.Conn]struct{}
+	served   sync.WaitGroup
 }
 
 // Serve accepts until ln is closed.
@@ -71,71 +74,105 @@ func (s *Server) untrack(nc net.Conn) {
 	s.served.Done()
 }
 
-// bufferSize is that of bufio, which such servers use.
-const bufferSize = 4096
+const (
+	bufferSize = 4096     // that of bufio, which such servers use
+	maxBuffer  = 16 << 10 // what a session may leave unconsumed
+)
+
+// conn is one connection, and all that its goroutine has.
+type conn struct {
+	*Server
+	nc      net.Conn // a *tls.Conn, once there is TLS
+	session codec.Session
+	buf     []byte
+	data    []byte // of buf: read and not yet consumed
+	out     []byte // not yet written
+}
 
 func (s *Server) serve(nc net.Conn) {
 	addr := func(a net.Addr) *net.TCPAddr { return a.(*net.TCPAddr) }
-	session := s.NewSession(codec.Peer{
-		ID:     "baseline",
-		Remote: addr(nc.RemoteAddr()).AddrPort(),
-		Local:  addr(nc.LocalAddr()).AddrPort(),
-	})
+	peer := codec.NewPeer(codec.ConnID(s.accepted.Add(1)), addr(nc.RemoteAddr()).AddrPort(), addr(nc.LocalAddr()).AddrPort())
+	c := &conn{Server: s, nc: nc, buf: make([]byte, bufferSize), session: s.NewSession(&peer)}
 	defer func() {
-		if tidy := session.End(); tidy != nil {
+		_ = c.nc.Close() // with close_notify
+		if tidy := c.session.End(); tidy != nil {
 			tidy()
 		}
 	}()
-	buf := make([]byte, bufferSize)
-	data := buf[:0]
-	out := session.Greet(nil)
-	for {
-		n, replies, action := session.Step(data, out)
-		data, out = data[n:], replies
-		if action == codec.NeedMore || action == codec.Close || len(out) > bufferSize {
-			if _, err := nc.Write(out); err != nil || action == codec.Close {
-				return
-			}
-			out = out[:0]
-		}
-		switch action {
-		case codec.NeedMore:
-			n := copy(buf, data)
-			if n == len(buf) {
-				return
-			}
-			if s.Timeout > 0 {
-				_ = nc.SetReadDeadline(time.Now().Add(s.Timeout))
-			}
-			m, err := nc.Read(buf[n:])
-			if data = buf[:n+m]; m == 0 && err != nil {
-				return
-			}
-		case codec.Upgrade:
-			tc, err := s.upgrade(nc, session, len(data), out)
-			if err != nil {
-				return
-			}
-			nc = tc
-			state := tc.ConnectionState()
-			out = session.Secured(&state, out[:0])
-		}
+	if s.Implicit && !c.handshake() {
+		return
+	}
+	c.out = c.session.Greet(c.out)
+	for c.step() {
 	}
 }
 
-var errInjected = errors.New("plaintext behind STARTTLS")
+// step is one Step of the session, which may wait: Lend and Return are nothing
+// to a goroutine of its own. It reports whether the connection goes on.
+func (c *conn) step() bool {
+	n, out, action := c.session.Step(c.data, c.out)
+	c.data, c.out = c.data[n:], out
+	switch action {
+	case codec.NeedMore:
+		return c.flush() && c.read()
+	case codec.Upgrade:
+		return c.upgrade()
+	case codec.Close:
+		c.flush()
+		return false
+	default:
+		return len(c.out) <= bufferSize || c.flush()
+	}
+}
 
-func (s *Server) upgrade(nc net.Conn, session codec.Session, behind int, out []byte) (*tls.Conn, error) {
-	if behind > 0 {
-		_, _ = nc.Write(session.Refuse(codec.Injected, out))
-		return nil, errInjected
+func (c *conn) flush() bool {
+	if len(c.out) == 0 {
+		return true
 	}
-	if _, err := nc.Write(session.GoAhead(out)); err != nil {
-		return nil, err
+	_, err := c.nc.Write(c.out)
+	c.out = c.out[:0]
+	return err == nil
+}
+
+// read appends what has arrived to what is buffered.
+func (c *conn) read() bool {
+	n := copy(c.buf, c.data)
+	if n == len(c.buf) {
+		if n >= maxBuffer {
+			return false
+		}
+		c.buf = append(c.buf, make([]byte, n)...)
 	}
-	if s.Timeout > 0 {
-		_ = nc.SetDeadline(time.Now().Add(s.Timeout))
+	c.extend()
+	m, err := c.nc.Read(c.buf[n:])
+	c.data = c.buf[:n+m]
+	return m > 0 || err == nil
+}
+
+func (c *conn) extend() {
+	if c.Timeout > 0 {
+		_ = c.nc.SetDeadline(time.Now().Add(c.Timeout))
 	}
-	tc := tls.Server(nc, s.TLS)
-	return tc, tc.Handshake()
+}
+
+func (c *conn) upgrade() bool {
+	if len(c.data) > 0 {
+		c.out = c.session.Refuse(codec.Injected, c.out)
+		c.flush()
+		return false
+	}
+	c.out = c.session.GoAhead(c.out)
+	return c.flush() && c.handshake()
+}
+
+func (c *conn) handshake() bool {
+	c.extend()
+	tc := tls.Server(c.nc, c.TLS)
+	if tc.Handshake() != nil {
+		return false
+	}
+	c.nc = tc
+	state := tc.ConnectionState()
+	c.out = c.session.Secured(&state, c.out)
+	return true
 }

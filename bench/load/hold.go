@@ -1,0 +1,145 @@
+package load
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// dialers open and ask the connections of a hold.
+const dialers = 64
+
+// hold is mode Hold.
+func (r *run) hold() {
+	conns := make([]*conn, r.o.Connections)
+	stop := r.start()
+	r.rec.enter("opening")
+	r.share(len(conns), func(i int, in *input) {
+		began := time.Now()
+		c, err := r.dial(began.Add(r.o.Timeout), in)
+		if err == nil {
+			if err = r.settle(c); err == nil {
+				conns[i] = c
+			} else {
+				c.close()
+			}
+		}
+		took := time.Since(began)
+		r.rec.phase.Load().record(took, err)
+		r.note(took, err)
+	})
+	r.rec.enter("holding")
+	r.watch()
+	stop()
+	r.release(conns)
+}
+
+// share calls f for 0 to n-1 on a few goroutines.
+func (r *run) share(n int, f func(i int, in *input)) {
+	var next atomic.Int64
+	each(min(dialers, n), func(int) {
+		in := new(input)
+		for i := int(next.Add(1)) - 1; i < n && r.ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+			f(i, in)
+		}
+	})
+}
+
+// settle makes c a connection that can be left alone.
+func (r *run) settle(c *conn) error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	if r.o.Size > 0 {
+		if err := c.fill(r.o.Size); err != nil {
+			return err
+		}
+	}
+	if c.in.r < c.in.w {
+		return &failure{Wrong, errors.New("something was sent that was not asked for")}
+	}
+	c.in = nil
+	return nil
+}
+
+// fill has a record of size bytes sent each way, or one that is a few bytes off
+// where lines do not come out even: as many greetings as it takes for the reply,
+// and padding for what that leaves of the record.
+func (c *conn) fill(size int) error {
+	p := c.run.o.Target.protocol
+	hello, err := c.ask(p.hello)
+	if err != nil {
+		return err
+	}
+	const longest = 510 // RFC 5321 §4.5.3.1.4
+	record, replies := strings.Repeat(p.hello.send, size/hello+1), size/hello+1
+	noop := strings.TrimSuffix(p.noop.send, "\r\n") + " "
+	for room := size - len(record); room > len(noop)+2; room = size - len(record) {
+		record += noop + strings.Repeat("x", min(room, longest)-len(noop)-2) + "\r\n"
+		replies++
+	}
+	if err := c.write(record); err != nil {
+		return err
+	}
+	for range replies {
+		if _, err := c.reply(p.hello.want); err != nil {
+			return fmt.Errorf("after a record of %d bytes: %w", len(record), err)
+		}
+	}
+	return nil
+}
+
+// watch lets the connections be, and sees once a second that others are served,
+// unless the run is to be quiet.
+func (r *run) watch() {
+	in := new(input)
+	end := time.Now().Add(r.o.Duration)
+	if r.o.Quiet {
+		r.sleep(r.o.Duration)
+	}
+	for time.Now().Before(end) && r.sleep(min(time.Second, time.Until(end))) {
+		began := time.Now()
+		at, err := r.upgrade(in)
+		r.rec.phase.Load().record(at.Sub(began), err)
+		r.failed(err)
+	}
+	r.rec.leave()
+}
+
+// release asks every connection if it is still there, and ends it.
+func (r *run) release(conns []*conn) {
+	noop := r.o.Target.protocol.noop
+	r.share(len(conns), func(i int, in *input) {
+		c := conns[i]
+		if c == nil {
+			return
+		}
+		in.r, in.w = 0, 0
+		c.in = in
+		c.extend(time.Now().Add(r.o.Timeout))
+		if err := c.do(noop); err != nil {
+			c.close()
+			r.lost(err)
+			return
+		}
+		_, _ = c.quit()
+	})
+	for _, c := range conns { // the run was cut
+		if c != nil {
+			c.close()
+		}
+	}
+}
+
+// lost counts a connection that was open and no longer is, for whatever reason.
+func (r *run) lost(err error) {
+	if r.ctx.Err() != nil {
+		return
+	}
+	r.failed(&failure{Lost, fmt.Errorf("held, then asked: %w", err)})
+	r.rec.mu.Lock()
+	defer r.rec.mu.Unlock()
+	r.rec.done--
+}

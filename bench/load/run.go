@@ -1,0 +1,227 @@
+// Package load is a client for servers with STARTTLS: it upgrades, chats, holds
+// and delivers, and measures what that takes.
+//
+//	target, err := load.ParseTarget("smtp://127.0.0.1:2525")
+//	result, err := load.Run(ctx, load.Options{Target: target, Operations: 1000})
+//
+// A run is a closed loop, in which every connection does one operation after the
+// other, or an open one, in which operations are due at a rate and their latency
+// counts from when they were due, so that a server that stalls cannot hide it.
+//
+// It is made to share a machine with the server: a goroutine a connection that
+// works, none for one that is idle.
+package load
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// run is what the goroutines of one Run share.
+type run struct {
+	ctx     context.Context
+	o       Options
+	tls     *tls.Config
+	address netip.AddrPort
+	spread  bool
+	meter   *meter // nil: nothing is measured
+	rec     recorder
+
+	dials atomic.Uint64
+	taken atomic.Int64   // slots, of a closed loop
+	slots chan time.Time // of an open loop, nil in a closed one
+	until time.Time      // no slot after it
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+}
+
+var past = time.Unix(1, 0)
+
+// Run does what o says. It returns when all its connections are closed, with an
+// error only when it could not begin. When ctx is done it ends at once, and the
+// result is what was measured until then.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRun(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, r.cut)()
+	switch o.Mode {
+	case Upgrade:
+		r.upgrades()
+	case Hold:
+		r.hold()
+	case Chat:
+		r.chat()
+	case Mail:
+		r.mail()
+	case Storm:
+		r.storm()
+	}
+	return r.result(), nil
+}
+
+func newRun(ctx context.Context, o Options) (*run, error) {
+	r := &run{ctx: ctx, o: o, tls: o.TLS.Clone(), conns: make(map[*conn]struct{})}
+	r.rec.init()
+	r.tls.DynamicRecordSizingDisabled = true // as servers do that have no browsers for clients
+	if r.tls.ServerName == "" && !r.tls.InsecureSkipVerify {
+		r.tls.ServerName = o.Target.Host
+	}
+	if o.Resume && r.tls.ClientSessionCache == nil {
+		r.tls.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	}
+	// Once, and not for every connection.
+	address, err := net.ResolveTCPAddr("tcp", o.Target.Address())
+	if err != nil {
+		return nil, fmt.Errorf("cannot find %s: %w", o.Target, err)
+	}
+	r.address = address.AddrPort()
+	r.address = netip.AddrPortFrom(r.address.Addr().Unmap(), r.address.Port())
+	r.spread = o.Sources && runtime.GOOS == "linux" && r.address.Addr().IsLoopback() && r.address.Addr().Is4()
+	if o.PID != 0 {
+		if r.meter, err = newMeter(o.PID); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// start begins what is measured, and stop ends it.
+func (r *run) start() (stop func()) {
+	if r.meter != nil {
+		r.meter.start()
+	}
+	r.rec.began = time.Now()
+	r.until = r.rec.began.Add(r.o.Duration)
+	done := make(chan struct{})
+	var helpers sync.WaitGroup
+	if r.o.Rate > 0 {
+		r.slots = make(chan time.Time)
+		helpers.Go(r.pace)
+	}
+	helpers.Go(func() { r.monitor(done) })
+	return func() {
+		close(done)
+		helpers.Wait()
+		r.rec.took = time.Since(r.rec.began)
+		if r.meter != nil {
+			r.meter.stop()
+		}
+	}
+}
+
+// slot waits for the next operation to begin, and says when it was due.
+func (r *run) slot() (due time.Time, ok bool) {
+	if r.slots != nil {
+		due, ok = <-r.slots
+		return due, ok
+	}
+	now := time.Now()
+	if r.ctx.Err() != nil || now.After(r.until) {
+		return now, false
+	}
+	return now, r.o.Operations == 0 || r.taken.Add(1) <= r.o.Operations
+}
+
+// pace makes the slots of an open loop. Those for which no connection was free
+// until the end are missed.
+func (r *run) pace() {
+	defer close(r.slots)
+	step := float64(time.Second) / r.o.Rate
+	var n int64
+	due := func() time.Time { return r.rec.began.Add(time.Duration(float64(n) * step)) }
+	more := func() bool {
+		return (r.o.Operations == 0 || n < r.o.Operations) && due().Before(r.until)
+	}
+	end := time.NewTimer(time.Until(r.until))
+	defer end.Stop()
+	for ; more(); n++ {
+		if !r.sleepUntil(due()) {
+			return
+		}
+		select {
+		case r.slots <- due():
+		case <-r.ctx.Done():
+			return
+		case <-end.C:
+			for ; more(); n++ {
+				r.rec.missed++
+			}
+			return
+		}
+	}
+}
+
+// sleepUntil is more precise than a timer, whose millisecond would be seen in the
+// latency. It reports whether the run goes on.
+func (r *run) sleepUntil(t time.Time) bool {
+	const coarse = 2 * time.Millisecond
+	if d := time.Until(t) - coarse; d > 0 && !r.sleep(d) {
+		return false
+	}
+	if d := time.Until(t); d > 0 {
+		sleepFine(d)
+	}
+	return r.ctx.Err() == nil
+}
+
+// sleep reports whether the run goes on.
+func (r *run) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
+}
+
+// each runs f on n goroutines and waits for them.
+func each(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
+}
+
+func (r *run) opened(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conns[c] = struct{}{}
+}
+
+func (r *run) closed(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, c)
+}
+
+func (r *run) open() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return int64(len(r.conns))
+}
+
+// cut ends every wait on a connection.
+func (r *run) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		_ = c.tcp.SetDeadline(past)
+	}
+}

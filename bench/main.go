@@ -1,0 +1,139 @@
+// Command bench is a load client for servers with STARTTLS.
+//
+//	bench -target smtp://HOST:PORT [-mode upgrade|hold|chat|mail|storm] [flags]
+//	bench baseline [-address HOST:PORT] [flags]
+//	bench peers [flags]
+//	bench table [-results FILE]
+//
+// The first measures a server and prints what it took; -json and -report keep it.
+// Ctrl-C ends the run, and prints what was measured so far. The second serves the
+// sessions of starttlsd the plain way in Go, a goroutine a connection, to be
+// measured beside it. The third measures other servers beside starttlsd; see
+// package peers. The fourth makes the README's table of what that has written.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"starttlsd/bench/load"
+	"starttlsd/bench/peers"
+	"starttlsd/bench/report"
+)
+
+// Exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1 // operations failed, or what was measured could not be written
+	exitUsage  = 2 // nothing was started
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second one ends the process
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// subcommands run until they are done or ctx is.
+var subcommands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
+	"baseline": serveBaseline,
+	"peers":    peers.Main,
+	"table":    peers.TableMain,
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	command := measure
+	if len(args) > 0 && subcommands[args[0]] != nil {
+		command, args = subcommands[args[0]], args[1:]
+	}
+	switch err := command(ctx, args, stdout, stderr); {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.Is(err, errFailed):
+		return exitFailed
+	case errors.Is(err, errFlags): // the flag package has said why
+		return exitUsage
+	default:
+		fmt.Fprintln(stderr, "bench:", err)
+		return exitUsage
+	}
+}
+
+var (
+	errFailed = errors.New("operations failed")
+	errFlags  = errors.New("bad flags")
+)
+
+// parse returns flag.ErrHelp or errFlags, or an error that nobody has told yet.
+func parse(flags *flag.FlagSet, args []string) error {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil:
+		return errFlags
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return nil
+}
+
+func measure(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	s, err := readFlags(args, stderr)
+	if err != nil {
+		return err
+	}
+	progress, finish := progressBar(stderr)
+	s.options.Progress = progress
+	res, err := load.Run(ctx, s.options)
+	finish()
+	if err != nil {
+		return err
+	}
+	if err := s.write(res, stdout); err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return errFailed
+	}
+	if res.Failed() > 0 {
+		return errFailed
+	}
+	return nil
+}
+
+// write puts the result where the flags say.
+func (s *settings) write(res *load.Result, stdout io.Writer) error {
+	if s.json != "-" {
+		if err := report.Text(stdout, res); err != nil {
+			return err
+		}
+	}
+	if s.json != "" {
+		text, err := json.MarshalIndent(res, "", "  ")
+		if err != nil {
+			return err
+		}
+		text = append(text, '\n')
+		if s.json == "-" {
+			_, err = stdout.Write(text)
+		} else {
+			err = os.WriteFile(s.json, text, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if s.report == "" {
+		return nil
+	}
+	name, err := report.Write(s.report, res)
+	if err == nil && s.json != "-" {
+		fmt.Fprintln(stdout, "\nreport: "+name)
+	}
+	return err
+}
