@@ -7,7 +7,7 @@ import (
 
 // turnTime is how long a loop computes handshakes before it looks at its sockets
 // again: what a flood of handshakes adds to the latency of an established session.
-const turnTime = time.Millisecond
+const turnTime = 500 * time.Microsecond
 
 // turn is a handshake's turn to compute on its connection's loop.
 type turn struct {

@@ -122,3 +122,48 @@ func BenchmarkEcho(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkWrite encrypts a message into one record, which nobody reads.
+func BenchmarkWrite(b *testing.B) {
+	for _, size := range []int{40, 1 << 10, 16 << 10} {
+		for _, via := range []string{"bridge", "goroutine"} {
+			b.Run(fmt.Sprintf("size=%d/via=%s", size, via), func(b *testing.B) {
+				w, wire := writer(b, via)
+				message := make([]byte, size)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := writeAll(w, message); err != nil {
+						b.Fatal(err)
+					}
+					wire.clear()
+				}
+			})
+		}
+	}
+}
+
+// writer is the server's side of a secured connection, and what it writes to.
+func writer(b *testing.B, via string) (io.Writer, *stream) {
+	if via == "bridge" {
+		r, _ := secure(b, tls.VersionTLS13)
+		return r.conn, r.server.tx
+	}
+	client, server := newWire()
+	cfg, done := clientConfig(tls.VersionTLS13), make(chan error)
+	go func() { done <- tls.Client(client, cfg).Handshake() }()
+	tc := tls.Server(server, tlstest.ServerConfig())
+	if err := tc.Handshake(); err != nil {
+		b.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	return tc, server.tx
+}
+
+func (s *stream) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.b.Reset()
+}

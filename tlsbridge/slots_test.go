@@ -240,3 +240,67 @@ func TestPhasesFollowTheirTable(t *testing.T) {
 		}
 	}
 }
+
+// Lanes share every bound but the slots: one that is full holds nobody up in another.
+func TestLanesComputeSideBySide(t *testing.T) {
+	slots := NewSlots(SlotLimits{Computing: 1, Queue: 1})
+	g, cfg := newGate()
+	in := func(l *Lane) *rig {
+		p, err := l.Reserve(noClient)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newRig(t, cfg, slots, Options{Permit: p})
+		r.send(clientHello13())
+		return r
+	}
+	one, two := slots.NewLane(1), slots.NewLane(1)
+	rigs := []*rig{in(one), in(two)}
+	<-g.entered
+	<-g.entered
+	rigs[0].counts(slots, SlotCounts{Computing: 2})
+	rigs = append(rigs, in(one))
+	rigs[0].counts(slots, SlotCounts{Computing: 2, Queued: 1})
+	if _, err := two.Reserve(noClient); err != ErrBusy {
+		t.Errorf("the queue of all lanes is full: %v", err)
+	}
+	close(g.open)
+	for _, r := range rigs {
+		r.conn.Abort(errCause)
+		r.fails(ReasonClosed)
+	}
+	rigs[0].counts(slots, SlotCounts{})
+}
+
+// The owner may run the turns itself: nothing else then touches the Conn, and no
+// Wake is needed.
+func TestTurnsOnTheOwnersGoroutine(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version uint16) {
+		slots := NewSlots(SlotLimits{})
+		lane := slots.NewLane(1)
+		p, err := lane.Reserve(noClient)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var turns []func()
+		r := newRig(t, tlstest.ServerConfig(), slots, Options{Permit: p, Go: func(turn func()) { turns = append(turns, turn) }})
+		cfg := tlstest.ClientConfig()
+		cfg.MinVersion, cfg.MaxVersion = version, version
+		client := tls.Client(r.client, cfg)
+		done := make(chan error, 1)
+		go func() { done <- client.Handshake() }()
+		_ = r.pump(func() bool {
+			for len(turns) > 0 {
+				turn := turns[0]
+				turns = turns[1:]
+				turn()
+				_, _ = r.conn.Read(nil)
+			}
+			return r.over()
+		})
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		r.counts(slots, SlotCounts{})
+	})
+}
