@@ -50,7 +50,7 @@ func listenTLS(t *testing.T, last *hello) (addr string) {
 		last.ClientHelloInfo = info
 		return nil, nil
 	}
-	s := &baseline.Server{TLS: cfg, NewSession: newSession()}
+	s := &baseline.Server{TLS: cfg, NewSession: sessions(discard{})}
 	served := make(chan error)
 	go func() { served <- s.Serve(ln) }()
 	t.Cleanup(func() {

@@ -7,120 +7,191 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
+	"starttlsd/backend"
 	"starttlsd/bench/baseline"
+	"starttlsd/bench/load"
 	"starttlsd/codec"
 	"starttlsd/codec/smtp"
+	"starttlsd/config"
 	"starttlsd/engine"
-	"starttlsd/tlsbridge/tlstest"
 )
 
-// servers are what is measured. Each starts on loopback and is stopped with b.
-var servers = []struct {
-	name  string
-	start func(b *testing.B, cfg *tls.Config) (addr string)
-}{
-	{"goroutine", startBaseline},
-	{"loop", startEngine},
+// These make the test binary a server: a benchmark's server is a process of its
+// own, so that CPU time and memory are the server's alone.
+const (
+	serverEnv  = "STARTTLSD_BENCH_SERVER"  // a name of servers
+	maildirEnv = "STARTTLSD_BENCH_MAILDIR" // where messages go; empty: nowhere
+)
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(serverEnv); name != "" {
+		if err := beServer(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	m.Run()
 }
 
-func newSession() func(*codec.Peer) codec.Session {
-	cfg := &smtp.Config{Hostname: "bench.example", TLS: true, Backend: discard{},
-		Limits: smtp.Limits{JunkCommands: 1 << 30, Messages: 1 << 30}}
+// service is what every server is given: the same sessions, the same TLS.
+type service struct {
+	listener net.Listener
+	tls      *tls.Config
+	session  func(*codec.Peer) codec.Session
+	command  time.Duration // for one complete command
+	log      *slog.Logger
+}
+
+var servers = map[string]func(*service) error{
+	"loop":      (*service).loop,
+	"goroutine": (*service).goroutine,
+}
+
+// serverNames is in the order of the results.
+var serverNames = []string{"loop", "goroutine"}
+
+// beServer says its address and serves, until its standard input is closed: it
+// does not outlive the benchmark. Each line it is sent has it come to rest and
+// answer how many goroutines it then has.
+func beServer(name string) error {
+	cfg := config.Default()
+	cfg.Log.Level = "warn" // no line for a connection: the baseline has none
+	log, flush := cfg.Log.Open(io.Discard)
+	defer flush()
+	certs, err := cfg.BuildTLS(log, time.Now)
+	if err != nil {
+		return err
+	}
+	messages := smtp.Backend(discard{})
+	if dir := os.Getenv(maildirEnv); dir != "" {
+		if messages, err = backend.OpenMaildir(dir); err != nil {
+			return err
+		}
+	}
+	lc := net.ListenConfig{KeepAlive: -1} // as main
+	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s := &service{ln, certs.ServerConfig("smtp"), sessions(messages), cfg.Limits.Command, log}
+	if err := servers[name](s); err != nil {
+		return err
+	}
+	fmt.Println(ln.Addr())
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		debug.FreeOSMemory()
+		debug.FreeOSMemory() // pools let go at the second
+		fmt.Println(runtime.NumGoroutine())
+	}
+	return nil
+}
+
+// loop is starttlsd's engine, as main has it.
+func (s *service) loop() error {
+	_, err := engine.New(engine.Config{
+		Listeners: []engine.Listener{{
+			Listener:   s.listener,
+			Name:       "smtp",
+			TLS:        s.tls,
+			NewSession: s.session,
+			Limits:     engine.Limits{Command: s.command},
+		}},
+		Log:        s.log,
+		TuneMemory: true,
+	})
+	return err
+}
+
+// goroutine is one a connection.
+func (s *service) goroutine() error {
+	b := &baseline.Server{TLS: s.tls, NewSession: s.session, Timeout: s.command}
+	go func() { _ = b.Serve(s.listener) }()
+	return nil
+}
+
+// sessions are not bounded by what a client of theirs may do.
+func sessions(messages smtp.Backend) func(*codec.Peer) codec.Session {
+	cfg := &smtp.Config{Hostname: "bench.example", TLS: true, Backend: messages,
+		Limits: smtp.Limits{JunkCommands: math.MaxInt32, Messages: math.MaxInt32}}
 	return func(p *codec.Peer) codec.Session { return smtp.New(cfg, p) }
 }
 
-func listen(b *testing.B) net.Listener {
+// server is one in a process of its own.
+type server struct {
+	pid    int
+	target load.Target
+	in     io.WriteCloser
+	out    *bufio.Reader
+}
+
+// launch runs the server of that name until b is over. Messages go to
+// maildir, or nowhere when that is empty.
+func launch(b *testing.B, name, maildir string) *server {
 	b.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if runtime.GOOS != "linux" {
+		b.Skip("CPU time and memory of the server are read from /proc, which needs Linux")
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serverEnv+"="+name, maildirEnv+"="+maildir)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
 	if err != nil {
 		b.Fatal(err)
 	}
-	return ln
-}
-
-func startBaseline(b *testing.B, cfg *tls.Config) string {
-	b.Helper()
-	ln := listen(b)
-	s := &baseline.Server{TLS: cfg, NewSession: newSession()}
-	go func() { _ = s.Serve(ln) }()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
 	b.Cleanup(func() {
-		_ = ln.Close()
-		s.Close()
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			b.Error("the server: ", err)
+		}
 	})
-	return ln.Addr().String()
+	s := &server{pid: cmd.Process.Pid, in: in, out: bufio.NewReader(out)}
+	addr, err := s.out.ReadString('\n')
+	if err != nil {
+		b.Fatal("the server does not listen: ", err)
+	}
+	if s.target, err = load.ParseTarget("smtp://" + strings.TrimSpace(addr)); err != nil {
+		b.Fatal(err)
+	}
+	return s
 }
 
-func startEngine(b *testing.B, cfg *tls.Config) string {
+// rest has the server give back the memory that it does not use.
+func (s *server) rest() (goroutines int, err error) {
+	if _, err := io.WriteString(s.in, "\n"); err != nil {
+		return 0, err
+	}
+	_, err = fmt.Fscanln(s.out, &goroutines)
+	return goroutines, err
+}
+
+// run measures s under a load, in which nothing may fail.
+func (s *server) run(b *testing.B, o load.Options) *load.Result {
 	b.Helper()
-	ln := listen(b)
-	eng, err := engine.New(engine.Config{
-		Listeners: []engine.Listener{{Listener: ln, Name: "smtp", TLS: cfg, NewSession: newSession()}},
-		Log:       slog.New(slog.DiscardHandler),
-	})
+	o.Target, o.PID, o.Sources = s.target, s.pid, true
+	res, err := load.Run(b.Context(), o)
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = eng.Close() })
-	return ln.Addr().String()
-}
-
-// client speaks SMTP and gives its first error.
-type client struct {
-	net.Conn
-	r *bufio.Reader
-}
-
-func dial(addr string) (*client, error) {
-	nc, err := new(net.Dialer).DialContext(context.Background(), "tcp", addr)
-	if err != nil {
-		return nil, err
+	if n := res.Failed(); n > 0 {
+		b.Errorf("%d errors: %v, such as %v", n, res.Errors, res.Examples)
 	}
-	// No TIME_WAIT for each of many thousand connections; the server is done by then.
-	_ = nc.(*net.TCPConn).SetLinger(0)
-	c := &client{nc, bufio.NewReader(nc)}
-	return c, c.expect("220 ")
-}
-
-func (c *client) expect(prefix string) error {
-	for {
-		line, err := c.r.ReadString('\n')
-		switch {
-		case err != nil:
-			return err
-		case !strings.HasPrefix(line, prefix[:3]):
-			return fmt.Errorf("got %q, want %q", line, prefix)
-		case line[3] == ' ':
-			return nil
-		}
-	}
-}
-
-func (c *client) do(command, prefix string) error {
-	if _, err := io.WriteString(c.Conn, command); err != nil {
-		return err
-	}
-	return c.expect(prefix)
-}
-
-func (c *client) upgrade(cfg *tls.Config) error {
-	if err := c.do("STARTTLS\r\n", "220 "); err != nil {
-		return err
-	}
-	tc := tls.Client(c.Conn, cfg)
-	if err := tc.Handshake(); err != nil {
-		return err
-	}
-	c.Conn = tc
-	c.r.Reset(tc)
-	return c.do("EHLO client.example\r\n", "250 ")
-}
-
-func serverConfig() *tls.Config {
-	cfg := tlstest.ServerConfig()
-	cfg.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256}
-	return cfg
+	return res
 }

@@ -133,16 +133,3 @@ func TestDotDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
-
-func BenchmarkDot(b *testing.B) {
-	in := encode(bytes.Repeat([]byte(strings.Repeat("x", 76)+"\r\n"), 400))
-	b.SetBytes(int64(len(in)))
-	for b.Loop() {
-		var d Dot
-		for rest, done := in, false; !done; {
-			var n int
-			n, _, done = d.Next(rest)
-			rest = rest[n:]
-		}
-	}
-}

@@ -30,7 +30,7 @@ type memoryPolicy struct {
 	on      bool
 	allowed uint64 // bytes of garbage
 	percent int    // as set last
-	live    []metrics.Sample
+	live    func() uint64 // bytes that the last collection has found in use
 	ticks   int
 	began   uint64 // handshakes when it last saw many
 	begin   uint64 // arrivals when the period began
@@ -42,7 +42,7 @@ func newMemoryPolicy(on bool) *memoryPolicy {
 		on:      on && os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "",
 		allowed: min(garbage, uint64(physicalMemory()/garbageShare)),
 		percent: 100,
-		live:    []metrics.Sample{{Name: "/gc/heap/live:bytes"}},
+		live:    liveHeap,
 	}
 }
 
@@ -73,8 +73,7 @@ func (m *memoryPolicy) tick(connections, handshakes uint64) {
 // tune sets the garbage collector's percentage to what makes the allowed garbage
 // of the live heap, but not for small changes: setting it stops the world.
 func (m *memoryPolicy) tune() {
-	metrics.Read(m.live)
-	live := max(m.live[0].Value.Uint64(), 4<<20) // the runtime's least heap
+	live := max(m.live(), 4<<20) // the runtime's least heap
 	percent := max(100, int(100*m.allowed/live))
 	if percent*4 > m.percent*5 || percent*5 < m.percent*4 {
 		m.set(percent)
@@ -84,4 +83,10 @@ func (m *memoryPolicy) tune() {
 func (m *memoryPolicy) set(percent int) {
 	m.percent = percent
 	debug.SetGCPercent(percent)
+}
+
+func liveHeap() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }

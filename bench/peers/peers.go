@@ -60,7 +60,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.SetOutput(io.Discard) // an error is told by the caller
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each server has its turn")
 	flags.IntVar(&o.upgrades, "upgrades", 3000, "upgrades of a turn")
-	flags.IntVar(&o.connections, "connections", 4000, "idle connections to a server")
+	flags.IntVar(&o.connections, "connections", 6000, "idle connections to a server")
 	flags.DurationVar(&o.settle, "settle", 30*time.Second, "from the last idle connection to the measurement")
 	flags.IntVar(&o.chatters, "chatters", 1000, "sessions that chat")
 	flags.DurationVar(&o.chat, "chat", 5*time.Second, "how long they chat")

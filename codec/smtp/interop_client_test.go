@@ -53,7 +53,7 @@ func swaks(t *testing.T, port string, more ...string) []string {
 }
 
 func TestInteropSwaksSendsMail(t *testing.T) {
-	need(t, "swaks")
+	needSwaks(t)
 	s := serve(t)
 	for name, test := range map[string]struct {
 		port string
@@ -81,7 +81,7 @@ func TestInteropSwaksSendsMail(t *testing.T) {
 }
 
 func TestInteropSwaksIsRefusedInClear(t *testing.T) {
-	need(t, "swaks")
+	needSwaks(t)
 	s := serve(t)
 	output, ok := run(t, nil, "swaks", swaks(t, s.starttls)...)
 	if ok || !strings.Contains(output, "530 5.7.0") {
@@ -91,7 +91,8 @@ func TestInteropSwaksIsRefusedInClear(t *testing.T) {
 }
 
 func TestInteropSwaksClientCertificates(t *testing.T) {
-	need(t, "swaks", "openssl")
+	needSwaks(t)
+	need(t, "openssl")
 	cert, key := tlstest.WritePEM(t.TempDir(), tlstest.ClientCertificate("client.example"))
 	ours := []string{"--tls-cert", cert, "--tls-key", key}
 	stranger := strangersCertificate(t)

@@ -37,6 +37,15 @@ func need(t *testing.T, programs ...string) {
 	}
 }
 
+// needSwaks: without this module it has no TLS.
+func needSwaks(t *testing.T) {
+	t.Helper()
+	need(t, "swaks", "perl")
+	if exec.Command("perl", "-MNet::SSLeay", "-e", "1").Run() != nil {
+		unavailable(t, "swaks has no Net::SSLeay")
+	}
+}
+
 func unavailable(t *testing.T, why string) {
 	t.Helper()
 	if full() {
