@@ -28,8 +28,8 @@ const (
 // handshake.
 type memoryPolicy struct {
 	on      bool
-	allowed uint64 // bytes of garbage
-	percent int    // as set last
+	allowed uint64        // bytes of garbage
+	percent int           // as set last
 	live    func() uint64 // bytes that the last collection has found in use
 	ticks   int
 	began   uint64 // handshakes when it last saw many
