@@ -190,10 +190,11 @@ func (c *conn) mayOpen() bool {
 }
 
 // stepLent runs the session's steps that may wait, until it returns to the loop
-// or the connection is to end.
+// and no command follows at once, or the connection is to end.
 func (c *conn) stepLent() {
 	body := body{c: c, began: c.lst.eng.now()}
 	defer body.free()
+	waits := true // the session is between Lend and Return
 	var data, out []byte
 	if c.in != nil {
 		data = c.in.B
@@ -209,9 +210,10 @@ func (c *conn) stepLent() {
 		}
 		switch action {
 		case codec.Return:
-			c.move = stay
-			c.keep(data)
-			return
+			waits = false
+		case codec.Lend:
+			waits = true
+			body.began, body.got = c.lst.eng.now(), 0
 		case codec.Close:
 			c.blame(ReasonDone)
 			c.move = bye
@@ -220,7 +222,14 @@ func (c *conn) stepLent() {
 			panic("engine: STARTTLS where the session may wait")
 		case codec.NeedMore:
 			var err error
-			if data, err = body.more(data); err != nil {
+			if waits {
+				data, err = body.more(data)
+			} else if data, err = body.soon(data); errors.Is(err, errIdle) {
+				c.move = stay
+				c.keep(data)
+				return
+			}
+			if err != nil {
 				c.bodyFailed(err)
 				return
 			}
@@ -320,6 +329,38 @@ func (b *body) more(rest []byte) ([]byte, error) {
 		err = nil // what ended the stream shows again
 	}
 	return buf[:n+m], b.why(err)
+}
+
+// moment is how long a connection stays lent for the command that may follow.
+const moment = 20 * time.Millisecond
+
+// errIdle: no command has followed; the connection belongs on its loop.
+var errIdle = errors.New("nothing follows at once")
+
+// soon waits a moment for the next command, so that a connection on which message
+// follows message does not change hands twice for each. Not in plaintext: STARTTLS
+// is the loop's. What is left of a command, and any failure, is for the loop to see.
+func (b *body) soon(rest []byte) ([]byte, error) {
+	c := b.c
+	e := c.lst.eng
+	if c.layer != secure || len(rest) > 0 {
+		return rest, errIdle
+	}
+	release(&c.in)
+	b.free()
+	_ = c.link.off.tc.SetReadDeadline(e.deadline(e.now() + moment))
+	if e.at() >= farewells {
+		return nil, errIdle
+	}
+	if c.tls.Buffered() == 0 && c.link.await() != nil {
+		return nil, errIdle
+	}
+	b.buf = bodyBuffers.Get().(*[]byte)
+	n, _ := c.read(*b.buf)
+	if n == 0 {
+		return nil, errIdle
+	}
+	return (*b.buf)[:n], nil
 }
 
 // setDeadline gives the next read its time: the body may neither stall nor trickle.

@@ -28,6 +28,8 @@ type link struct {
 // detour is what only a connection has that is lent, on its way, or failing.
 type detour struct {
 	tc      *net.TCPConn               // nil unless lent
+	ahead   *[]byte                    // of bodyBuffers; nil when unread is empty
+	unread  []byte                     // read from tc, not yet by us: comes before everything else
 	prefix  *bytebufferpool.ByteBuffer // read by gnet, not yet by us: comes before what gc and tc have
 	taken   int                        // of prefix
 	pending *bytebufferpool.ByteBuffer // what the socket has refused, in order
@@ -45,7 +47,7 @@ func (l *link) detour() *detour {
 // back ends the detour of a connection that has returned to its loop, unless
 // something of it is left.
 func (l *link) back() {
-	if l.off != nil && *l.off == (detour{}) {
+	if off := l.off; off != nil && off.tc == nil && off.ahead == nil && off.prefix == nil && off.pending == nil && off.err == nil {
 		l.off = nil
 	}
 }
@@ -77,6 +79,12 @@ func (l *link) tc() *net.TCPConn {
 // Read never waits on the loop and blocks while lent.
 func (l *link) Read(p []byte) (n int, err error) {
 	switch off := l.off; {
+	case off != nil && off.ahead != nil:
+		n = copy(p, off.unread)
+		if off.unread = off.unread[n:]; len(off.unread) == 0 {
+			off.freeAhead()
+			l.back()
+		}
 	case off != nil && off.prefix != nil:
 		n = copy(p, off.prefix.B[off.taken:])
 		if off.taken += n; off.taken == len(off.prefix.B) {
@@ -168,8 +176,11 @@ func (l *link) writeSome(p []byte, more bool) (sent int, err error) {
 // buffered counts the bytes that have been read from the socket and not by us.
 func (l *link) buffered() int {
 	n := 0
-	if l.off != nil && l.off.prefix != nil {
-		n = len(l.off.prefix.B) - l.off.taken
+	if off := l.off; off != nil {
+		n = len(off.unread)
+		if off.prefix != nil {
+			n += len(off.prefix.B) - off.taken
+		}
 	}
 	if l.gc != nil {
 		n += l.gc.InboundBuffered()
@@ -202,25 +213,40 @@ func (l *link) drain(deadline time.Time) error {
 	return err
 }
 
-// await blocks until Read has something to give, without a buffer to read into. Lent only.
+// await blocks until Read has something to give, and reads that ahead: a record
+// of TLS would take a call for its header and one for its body. While it waits
+// there is no buffer to read into. Lent only.
 func (l *link) await() error {
-	if l.off.prefix != nil {
+	off := l.off
+	if off.prefix != nil || off.ahead != nil {
 		return nil
 	}
-	raw, err := l.off.tc.SyscallConn()
+	raw, err := off.tc.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var peek error // takes the socket's error off it: a read behind it would see EOF
+	var failed error // an error is told once: a read behind it would see EOF
 	err = raw.Read(func(fd uintptr) bool {
-		var one [1]byte
-		_, _, peek = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return peek != unix.EAGAIN
+		buf := bodyBuffers.Get().(*[]byte)
+		var n int
+		if n, failed = unix.Read(int(fd), *buf); n > 0 {
+			off.ahead, off.unread = buf, (*buf)[:n]
+			return true
+		}
+		bodyBuffers.Put(buf)
+		return failed != unix.EAGAIN
 	})
-	if err == nil && peek != nil && peek != unix.EINTR {
-		err = os.NewSyscallError("recvfrom", peek)
+	if err == nil && failed != nil && failed != unix.EINTR {
+		err = os.NewSyscallError("read", failed)
 	}
 	return err
+}
+
+func (d *detour) freeAhead() {
+	if d.ahead != nil {
+		bodyBuffers.Put(d.ahead)
+		d.ahead, d.unread = nil, nil
+	}
 }
 
 // SetReadDeadline and SetWriteDeadline serve tls.Conn while lent; on the loop
@@ -243,6 +269,7 @@ func (l *link) SetWriteDeadline(t time.Time) error {
 // free returns the buffers at the end of the connection.
 func (l *link) free() {
 	if l.off != nil {
+		l.off.freeAhead()
 		release(&l.off.prefix)
 		release(&l.off.pending)
 	}
