@@ -156,8 +156,9 @@ func engineConfig(cfg *config.Config, certs *config.Certificates, log *slog.Logg
 			LimitLoopback:       p.PerClientLoopback,
 		},
 		Handshakes: tlsbridge.SlotLimits{
-			Queue:   p.HandshakesQueued,
-			Waiting: p.HandshakesWaiting,
+			Computing: p.HandshakesComputing,
+			Queue:     p.HandshakesQueued,
+			Waiting:   p.HandshakesWaiting,
 		},
 	}
 	maildirs := make(map[string]smtp.Backend)
@@ -195,6 +196,7 @@ func listen(cfg *config.Config, l *config.Listener, certs *config.Certificates, 
 		Name:       l.Protocol + " " + ln.Addr().String(),
 		TLS:        tlsConfig,
 		Implicit:   l.TLS == config.Implicit,
+		TLSWaits:   tlsConfig.ClientAuth != tls.NoClientCert, // verifying a chain takes as long as the client likes
 		NewSession: func(p *codec.Peer) codec.Session { return smtp.New(sc, p) },
 		Limits: engine.Limits{
 			Handshake:      l.Limits.Handshake,

@@ -115,7 +115,12 @@ func NewPeer(id ConnID, remote, local netip.AddrPort) Peer {
 }
 
 // Local is our side of the connection.
-func (p *Peer) Local() netip.AddrPort { return p.local.Value() }
+func (p *Peer) Local() netip.AddrPort {
+	if p.local == (unique.Handle[netip.AddrPort]{}) {
+		return netip.AddrPort{}
+	}
+	return p.local.Value()
+}
 
 // ConnID tells connections apart; it appears in the log line and in what a
 // session leaves behind. It is not used again after a restart.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"sync"
@@ -22,13 +23,13 @@ func (l *Log) Open(w io.Writer) (log *slog.Logger, flush func()) {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(l.Level)) // checked by Check
 	opts := &slog.HandlerOptions{Level: level}
-	q := &queue{news: make(chan struct{}, 1), done: make(chan struct{})}
+	q := &queue{news: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{})}
 	if l.Format == "json" {
 		q.own = slog.NewJSONHandler(w, opts)
-		log = slog.New(slog.NewJSONHandler(q, opts))
+		log = slog.New(prompt{slog.NewJSONHandler(q, opts), q})
 	} else {
 		q.own = slog.NewTextHandler(w, opts)
-		log = slog.New(slog.NewTextHandler(q, opts))
+		log = slog.New(prompt{slog.NewTextHandler(q, opts), q})
 	}
 	go q.drain(w)
 	return log, sync.OnceFunc(q.flush)
@@ -36,9 +37,10 @@ func (l *Log) Open(w io.Writer) (log *slog.Logger, flush func()) {
 
 // queue is an io.Writer of whole lines that never waits.
 type queue struct {
-	own  slog.Handler  // for what the queue itself has to say
-	news chan struct{} // holds a token while lines wait or the end is near
-	done chan struct{} // closed when all is written
+	own   slog.Handler  // for what the queue itself has to say
+	news  chan struct{} // holds a token while lines wait or the end is near
+	hurry chan struct{} // holds a token when they are not to wait for others
+	done  chan struct{} // closed when all is written
 
 	mu      sync.Mutex
 	lines   []byte
@@ -57,24 +59,53 @@ func (q *queue) Write(line []byte) (int, error) {
 		q.dropped++
 	default:
 		q.lines = append(q.lines, line...)
-		q.wake()
+		signal(q.news)
 	}
 	return len(line), nil
 }
 
-func (q *queue) wake() {
+func signal(c chan struct{}) {
 	select {
-	case q.news <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
+
+// prompt has warnings and errors written at once, with all that waits: they may
+// be the last that the process says.
+type prompt struct {
+	slog.Handler
+	q *queue
+}
+
+func (p prompt) Handle(ctx context.Context, r slog.Record) error {
+	err := p.Handler.Handle(ctx, r)
+	if r.Level >= slog.LevelWarn {
+		signal(p.q.hurry)
+	}
+	return err
+}
+
+func (p prompt) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return prompt{p.Handler.WithAttrs(attrs), p.q}
+}
+func (p prompt) WithGroup(name string) slog.Handler { return prompt{p.Handler.WithGroup(name), p.q} }
+
+// keepBuffer is the size to which a buffer of lines is kept for the next.
+const keepBuffer = 64 << 10
 
 func (q *queue) drain(w io.Writer) {
 	defer close(q.done)
 	var lines []byte
 	for ended := false; !ended; {
 		<-q.news
-		time.Sleep(logPause)
+		select {
+		case <-q.hurry:
+		case <-time.After(logPause):
+		}
+		if cap(lines) > keepBuffer {
+			lines = nil
+		}
 		q.mu.Lock()
 		lines, q.lines = q.lines, lines[:0]
 		dropped := q.dropped
@@ -91,7 +122,8 @@ func (q *queue) flush() {
 	q.mu.Lock()
 	q.ended = true
 	q.mu.Unlock()
-	q.wake()
+	signal(q.news)
+	signal(q.hurry)
 	select {
 	case <-q.done:
 	case <-time.After(time.Second): // w is stuck

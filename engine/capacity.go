@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"math"
-	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +33,7 @@ func descriptorStock(listeners, loops int) int {
 // the files of sessions, at least 16; more of them leave less to new connections.
 // loops is as in Config.
 func AutoMaxConnections(listeners, loops int) (int, string) {
-	setDefault(&loops, runtime.GOMAXPROCS(0))
+	setDefault(&loops, defaultLoops())
 	limit := descriptorLimit()
 	files := max(1, descriptorStock(listeners, loops)-max(16, limit/20))
 	memory := math.MaxInt

@@ -80,14 +80,11 @@ func (c *conn) end(why Reason) {
 		untold := c.layer == upgrading && !c.told
 		c.setHolder(closed)
 		if untold {
-			c.wake() // a wake-up before this found the connection not closed
+			c.cutOff()
 		}
 	}()
 	if c.layer == upgrading {
 		c.blame(ReasonHandshakeFailed)
-		if !c.told {
-			c.handshakeCutOff()
-		}
 	}
 	c.blame(why)
 	release(&c.in)
@@ -122,6 +119,11 @@ var wakeContext = context.Background()
 
 // Run serves a wake-up on the loop. The connection may be anyone's by now, or gone.
 func (c *conn) Run(context.Context) error {
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(v)
+		}
+	}()
 	switch c.heldBy() {
 	case onLoop:
 		c.link.lp.act(c, (*conn).serve)

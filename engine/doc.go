@@ -28,8 +28,9 @@
 // the loop nothing waits. A goroutine gets a connection together with every byte
 // that was read for it (leftover input, TLS state, prefix, unsent output), and
 // gives it back the same way; giving back ends with an ordinary read, because no
-// event will come for bytes that are here already. A handshake computes on a
-// goroutine of tlsbridge, but its connection stays with the loop.
+// event will come for bytes that are here already. A handshake computes in
+// turns, which the loop runs (turn.go), or goroutines if its callbacks may wait;
+// its connection stays with the loop.
 //
 // A loop owns its wheel of deadlines, its scratch buffers and the connections it
 // holds. The engine's tables (admission, counters, lent connections) have locks

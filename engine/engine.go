@@ -144,9 +144,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, errors.New("engine: no listener")
 	}
 	cfg.Listeners = slices.Clone(cfg.Listeners)
-	// One processor is left to goroutines. Were every one in the hands of a loop that
-	// waits for events, nobody would look for those of goroutines for up to 10 ms.
-	setDefault(&cfg.Loops, max(1, runtime.GOMAXPROCS(0)-1))
+	setDefault(&cfg.Loops, defaultLoops())
 	setDefault(&cfg.Log, slog.Default())
 	cfg.Admission.setDefaults()
 	most, why := AutoMaxConnections(len(cfg.Listeners), cfg.Loops)
@@ -172,7 +170,7 @@ func New(cfg Config) (*Engine, error) {
 		cut:        make(chan struct{}),
 		stopped:    make(chan struct{}),
 	}
-	e.nextID.Store(uint64(e.start.Unix()) << 32)
+	e.nextID.Store(uint64(e.start.UnixMilli()) << 20)
 	e.goodbye, e.sayBye = context.WithCancel(context.Background())
 	e.loops.Store(new([]*loop))
 
@@ -200,6 +198,10 @@ func New(cfg Config) (*Engine, error) {
 	}
 	return e, nil
 }
+
+// defaultLoops leaves one processor to goroutines. Were every one in the hands of a
+// loop that waits for events, nobody would look for those of goroutines for up to 10 ms.
+func defaultLoops() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
 func (e *Engine) at() stage { return stage(e.stage.Load()) }
 
@@ -242,6 +244,7 @@ func (e *Engine) enter(client netip.Prefix) (Reason, bool) {
 		e.door.leave(client)
 		return ReasonMaxConnections, false
 	}
+	e.stats.admitted.Add(1)
 	e.stats.open.Add(1)
 	e.open.Add(1)
 	return 0, true

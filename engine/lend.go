@@ -210,6 +210,11 @@ func (c *conn) stepLent() {
 		}
 		switch action {
 		case codec.Return:
+			if c.layer != secure { // the next command may be STARTTLS, which is the loop's
+				c.move = stay
+				c.keep(data)
+				return
+			}
 			waits = false
 		case codec.Lend:
 			waits = true
@@ -338,12 +343,12 @@ const moment = 20 * time.Millisecond
 var errIdle = errors.New("nothing follows at once")
 
 // soon waits a moment for the next command, so that a connection on which message
-// follows message does not change hands twice for each. Not in plaintext: STARTTLS
-// is the loop's. What is left of a command, and any failure, is for the loop to see.
+// follows message does not change hands twice for each. What is left of a command,
+// and any failure, is for the loop to see.
 func (b *body) soon(rest []byte) ([]byte, error) {
 	c := b.c
 	e := c.lst.eng
-	if c.layer != secure || len(rest) > 0 {
+	if len(rest) > 0 {
 		return rest, errIdle
 	}
 	release(&c.in)

@@ -156,7 +156,7 @@ func (l *link) writeSome(p []byte, more bool) (sent int, err error) {
 	for {
 		var n int
 		if more && sendMore != 0 {
-			n, err = unix.SendmsgN(l.gc.Fd(), p[sent:], nil, nil, sendMore|sendNoSignal)
+			n, err = unix.SendmsgN(l.gc.Fd(), p[sent:], nil, nil, sendMore)
 		} else {
 			n, err = unix.Write(l.gc.Fd(), p[sent:])
 		}

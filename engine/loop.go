@@ -63,7 +63,7 @@ func (e *Engine) tickLoops() {
 				_ = lp.el.Execute(context.Background(), lp)
 			}
 		}
-		mem.tick(e.stats.accepted.Load(), e.stats.upgrades.Load())
+		mem.tick(e.stats.admitted.Load(), e.stats.upgrades.Load())
 	}
 }
 

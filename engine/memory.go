@@ -20,6 +20,8 @@ const (
 	wave  = 512             // connections and handshakes that leave garbage worth a collection
 	busy  = 64              // of them within a period: no time to collect
 	lapse = 5 * time.Second // that period
+
+	respite = 30 * time.Second // between two collections of ours
 )
 
 // memoryPolicy is what the engine does for Config.TuneMemory, unless GOGC or
@@ -35,6 +37,7 @@ type memoryPolicy struct {
 	began   uint64 // handshakes when it last saw many
 	begin   uint64 // arrivals when the period began
 	freed   uint64 // arrivals when memory was given back last
+	rest    int    // ticks until it may be given back again
 }
 
 func newMemoryPolicy(on bool) *memoryPolicy {
@@ -46,27 +49,35 @@ func newMemoryPolicy(on bool) *memoryPolicy {
 	}
 }
 
-// tick is told at every tick how many connections and handshakes there have been.
+// tick is told at every tick how many connections were admitted, and how many
+// handshakes there have been.
 func (m *memoryPolicy) tick(connections, handshakes uint64) {
 	if !m.on {
 		return
 	}
-	if handshakes-m.began >= busy {
+	m.rest--
+	m.ticks++
+	switch {
+	case handshakes-m.began >= busy:
 		m.began = handshakes
 		m.tune()
+	case m.percent > 100 && m.ticks%int(time.Second/tick) == 0:
+		m.tune() // the heap may have grown by other things
 	}
 	arrivals := connections + handshakes
 	if arrivals-m.begin >= busy {
 		m.ticks, m.begin = 0, arrivals
 	}
-	if m.ticks++; m.ticks < int(lapse/tick) {
+	if m.ticks < int(lapse/tick) {
 		return
 	}
 	m.ticks, m.begin = 0, arrivals
-	if arrivals-m.freed >= wave {
-		m.freed = arrivals
+	if m.percent > 100 {
 		m.set(100)
-		debug.FreeOSMemory()
+	}
+	if arrivals-m.freed >= wave && m.rest <= 0 {
+		m.freed, m.rest = arrivals, int(respite/tick)
+		go debug.FreeOSMemory() // deadlines do not wait for it
 	}
 }
 

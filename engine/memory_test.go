@@ -34,7 +34,7 @@ func TestMemoryPolicyFollowsTheWaves(t *testing.T) {
 	}
 	// A trickle is no wave: the memory is given back all the same.
 	connections := uint64(2 * wave)
-	for range 2 * int(lapse/tick) {
+	for range 3 * int(lapse/tick) {
 		connections++
 		m.tick(connections, 2*wave)
 	}

@@ -3,7 +3,4 @@
 package engine
 
 // Without MSG_MORE the last words and the FIN are two segments.
-const (
-	sendMore     = 0
-	sendNoSignal = 0
-)
+const sendMore = 0

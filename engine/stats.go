@@ -23,7 +23,7 @@ type HandshakeStats struct{ Computing, Queued, Waiting, Parked int }
 func (s *Stats) EndedBy(r Reason) uint64 { return s.Ended[r] }
 
 type counters struct {
-	accepted, upgrades, failed, refused, injected, panics atomic.Uint64
-	ended                                                 [numReasons]atomic.Uint64
-	open, lent                                            atomic.Int64
+	accepted, admitted, upgrades, failed, refused, injected, panics atomic.Uint64
+	ended                                                           [numReasons]atomic.Uint64
+	open, lent                                                      atomic.Int64
 }

@@ -42,10 +42,20 @@ func (t turns) Run(ctx context.Context) error {
 		}
 		now := lp.turn
 		lp.turn = turn{}
-		now.compute()
-		_ = now.c.Run(ctx)
-		lp.eng.goroutines.Done()
+		now.take(ctx)
 	}
 	lp.computing = false
 	return nil
+}
+
+// take computes, and lets the connection go on with what has come of it.
+func (t turn) take(ctx context.Context) {
+	defer t.c.lst.eng.goroutines.Done()
+	defer func() {
+		if v := recover(); v != nil {
+			t.c.panicked(v)
+		}
+	}()
+	t.compute()
+	_ = t.c.Run(ctx)
 }

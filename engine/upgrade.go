@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"net"
 
@@ -113,6 +114,24 @@ func (c *conn) handshakeOver(err error) {
 	e.stats.upgrades.Add(1)
 	state := c.tls.ConnectionState()
 	c.startAnew(&state)
+}
+
+// cutOff has the loop see to the handshake of a connection that is closed: the
+// turns are the loop's, also when the connection ended on a goroutine. The
+// engine's end waits for it.
+func (c *conn) cutOff() {
+	e := c.lst.eng
+	e.goroutines.Add(1)
+	if c.link.lp.el.Execute(wakeContext, cutOff{c}) != nil {
+		e.goroutines.Done()
+	}
+}
+
+type cutOff struct{ c *conn }
+
+func (t cutOff) Run(ctx context.Context) error {
+	defer t.c.lst.eng.goroutines.Done()
+	return t.c.Run(ctx)
 }
 
 // handshakeCutOff is for a connection that has ended in its handshake. What came

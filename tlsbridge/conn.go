@@ -40,12 +40,15 @@ type Options struct {
 	// or the handshake is over. It is called within a turn or within Abort; it must
 	// not block, and may still come after the owner has closed the connection.
 	Wake func()
-	// Go has to run turn, later and once, on a goroutine of its choice: the
-	// handshake computes for some hundred microseconds, callbacks of the
-	// tls.Config included, and returns when it has to wait for the peer or is
-	// over. Nil: go turn(). An event loop may run it itself if no callback waits or
-	// calls runtime.Goexit; it then needs no Wake, but calls Read after the turn,
-	// and reserves its Permits in a Lane with one slot.
+	// Go has to run turn, later and once, on a goroutine of its choice. It is
+	// called on whatever goroutine calls Read or Abort, ends another handshake of
+	// the Lane, or sees the Timeout pass. In a turn the handshake computes for some
+	// hundred microseconds, callbacks of the tls.Config included, and returns when
+	// it has to wait for the peer or is over. Nil: go turn().
+	//
+	// An event loop may run the turns itself if no callback waits or calls
+	// runtime.Goexit. It then needs no Wake, but calls Read after each turn, and
+	// reserves its Permits in a Lane with one slot.
 	Go func(turn func())
 	// OnPanic hears of a panic in a callback of the tls.Config, within the turn.
 	// The handshake then fails with a *PanicError.

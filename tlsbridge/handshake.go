@@ -37,7 +37,7 @@ type handshake struct {
 	launched bool      // the first turn was granted
 	answered bool      // crypto/tls has written
 	inErr    error     // of link.Read: no more input
-	cause    error     // why the goroutine has to end
+	cause    error     // why the handshake has to end
 	timer    *time.Timer
 
 	// The result, unchanging once done.

@@ -6,8 +6,8 @@ type phase uint8
 const (
 	reserved  phase = iota // the go-ahead is given, the ClientHello not complete → queued, over
 	queued                 // the ClientHello waits for a slot → computing, over
-	computing              // the goroutine runs and holds a slot → parked, over
-	parked                 // the goroutine waits for the peer's answer → resuming, over
+	computing              // it has a turn, and holds a slot → parked, over
+	parked                 // it waits for the peer's answer → resuming, over
 	resuming               // the answer waits for a slot, before every queued ClientHello → computing, over
 	over                   // finished, failed or given up
 	phases    = iota

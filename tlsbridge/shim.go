@@ -7,7 +7,7 @@ import (
 )
 
 // shim is the Conn as crypto/tls sees it: the net.Conn below TLS. During the
-// handshake it is used by the handshake's goroutine, later by whoever calls the
+// handshake it is used by the handshake's coroutine, later by whoever calls the
 // Conn's methods.
 type shim Conn
 

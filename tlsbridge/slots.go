@@ -157,7 +157,7 @@ func (s *Slots) enter(p phase) {
 // next gives a free slot to the first in line, or returns nil. Call it with mu
 // held, and then grant on the result when no lock is held.
 func (l *Lane) next() *Permit {
-	first := l.answers.Front() // they hold memory and a goroutine: finish them before starting others
+	first := l.answers.Front() // they hold memory and a coroutine: finish them before starting others
 	if first == nil {
 		first = l.hellos.Front()
 	}

@@ -53,6 +53,12 @@ func (b *bout) start(ctx context.Context, names ...string) (servers []*Server, s
 			continue
 		}
 		s, err := start(ctx, b.lab, name)
+		if ctx.Err() != nil {
+			if err == nil {
+				s.Stop()
+			}
+			break
+		}
 		p := Participant{Name: name}
 		if err != nil {
 			p.Skipped = strings.ReplaceAll(err.Error(), "\n", " | ")
@@ -218,11 +224,11 @@ func (b *bout) capacityLoad(ctx context.Context) error {
 	defer stop()
 	for _, s := range servers {
 		r, err := b.measure(ctx, s, load.Options{Mode: load.Hold, Connections: b.capacity, Duration: b.hold})
-		if r == nil {
-			return err
-		}
 		if err != nil {
 			b.res.note("capacity: " + err.Error())
+		}
+		if r == nil {
+			continue
 		}
 		served := 0.0
 		for _, p := range r.Phases {

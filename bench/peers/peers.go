@@ -141,8 +141,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	err = b.run(ctx)
 	r.summarise()
 	fmt.Fprint(stdout, Text(r))
-	if o.results != "" && err == nil {
-		err = writeResults(r, o.results)
+	if o.results != "" && len(r.Figures) > 0 {
+		err = errors.Join(err, writeResults(r, o.results))
 	}
 	return err
 }

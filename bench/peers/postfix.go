@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,16 +124,18 @@ func (s *settings) startPostfix(ctx context.Context, srv *Server, program, postc
 	if err := os.Chown(data, uid, -1); err != nil {
 		return err
 	}
-	// It makes the queue directories, detaches, and returns when it listens.
-	if _, err := say(ctx, program, "-c", etc, "start"); err != nil {
-		return err
-	}
+	// It makes the queue directories, detaches, and returns when it listens. It is
+	// not cut short: what has detached cannot be ended before its pid is known.
+	_, startErr := say(context.WithoutCancel(ctx), program, "-c", etc, "start")
 	text, err := os.ReadFile(filepath.Join(spool, "pid", "master.pid"))
 	if err != nil {
-		return err
+		return cmp.Or(startErr, err)
 	}
 	if srv.PID, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
 		return err
+	}
+	if startErr != nil {
+		return startErr
 	}
 	return greets(ctx, s.Addr, make(chan struct{}))
 }

@@ -35,7 +35,8 @@ func (b *bout) stormLoad(ctx context.Context) error {
 		}
 		f := &flooding{program: program, addr: s.Addr, nice: b.nice}
 		r, err := b.measure(ctx, s, load.Options{
-			Mode: load.Chat, Connections: stormSessions, Duration: b.storm, Pause: stormPause,
+			// An open loop: a server that stands still does not get fewer commands for it.
+			Mode: load.Chat, Connections: stormSessions, Duration: b.storm, Rate: stormSessions / stormPause.Seconds(),
 			Progress: func(int64, int64) { f.start.Do(f.begin) }, // they are established
 		})
 		perSecond, floodErr := f.end()
