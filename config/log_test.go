@@ -73,3 +73,22 @@ func TestFlushGivesUpOnAStuckLog(t *testing.T) {
 		close(w.let)
 	})
 }
+
+// What explains a crash must not wait for company.
+func TestWarningsAreWrittenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log, flush := (&Log{Level: "info", Format: "text"}).Open(&b)
+		defer flush()
+		log.Info("before it")
+		synctest.Wait()
+		if b.Len() > 0 {
+			t.Error("written alone: ", b.String())
+		}
+		log.With("a", 1).WithGroup("g").Warn("trouble", "b", 2)
+		synctest.Wait()
+		if got := b.String(); !strings.Contains(got, "before it") || !strings.Contains(got, "trouble a=1 g.b=2") {
+			t.Errorf("%q", got)
+		}
+	})
+}

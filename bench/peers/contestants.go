@@ -134,7 +134,6 @@ func startStunnel(ctx context.Context, l *lab) (*Server, error) {
 	s.Backend = backend.Addr
 	srv := s.server("stunnel", wordAfter(version, "stunnel")+", with the goroutine server behind it")
 	srv.tidy = append(srv.tidy, backend.Stop)
-	srv.Sessions = int(s.Descriptors/2) - 100 // one to the client and one to the backend
 	conf, err := s.write("stunnel.conf", stunnelConfig)
 	if err != nil {
 		srv.Stop()

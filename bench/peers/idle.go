@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 
@@ -48,6 +49,19 @@ func (b *bout) held(ctx context.Context, ways ...holding) error {
 	return nil
 }
 
+// heldBy is how many idle connections a server is measured with at most. Those that
+// take so much for each that fewer will do leave room for the others.
+func heldBy(name string) int {
+	switch name {
+	case "postfix":
+		return postfixSessions
+	case "stunnel", "dovecot":
+		return 500
+	default:
+		return math.MaxInt
+	}
+}
+
 // batches are as many servers at a time as this process may have connections to.
 func (b *bout) batches(names []string, room int) (batches [][]string) {
 	left := 0
@@ -55,10 +69,7 @@ func (b *bout) batches(names []string, room int) (batches [][]string) {
 		if !has(b.servers, name) {
 			continue
 		}
-		n := b.connections
-		if name == "postfix" {
-			n = min(n, postfixSessions)
-		}
+		n := min(b.connections, heldBy(name))
 		if len(batches) == 0 || n > left {
 			batches, left = append(batches, nil), room
 		}
@@ -111,9 +122,7 @@ func (b *bout) holdAll(ctx context.Context, round int, way holding, names []stri
 func (b *bout) holdOne(ctx context.Context, s *Server, way holding, opened func()) (float64, error) {
 	o := way.options
 	o.Mode, o.Quiet, o.Connections, o.Duration = load.Hold, true, b.connections, b.settle
-	if s.Sessions > 0 {
-		o.Connections = min(o.Connections, s.Sessions)
-	}
+	o.Connections = min(o.Connections, heldBy(s.Name))
 	o.Progress = func(done, _ int64) {
 		if done >= int64(o.Connections) {
 			opened()

@@ -28,8 +28,8 @@ func (b *bout) run(ctx context.Context) error {
 		name string
 		run  func(context.Context) error
 	}{
-		{"upgrade", b.upgradeLoad}, {"chat", b.chatLoad}, {"mail", b.mailLoad}, {"storm", b.stormLoad},
 		{"idle", b.idleLoad}, {"record", b.recordLoad}, {"capacity", b.capacityLoad},
+		{"upgrade", b.upgradeLoad}, {"chat", b.chatLoad}, {"mail", b.mailLoad}, {"storm", b.stormLoad},
 	} {
 		if !has(b.loads, l.name) {
 			continue

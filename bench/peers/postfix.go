@@ -87,7 +87,6 @@ func startPostfix(ctx context.Context, l *lab) (*Server, error) {
 		return nil, err
 	}
 	srv := s.server("postfix", version)
-	srv.Sessions = postfixSessions
 	if err := s.startPostfix(ctx, srv, program, postconf); err != nil {
 		err = fmt.Errorf("postfix did not start: %w: %s", err, lastLines(s.Dir))
 		srv.Stop()

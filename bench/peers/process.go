@@ -16,11 +16,10 @@ import (
 
 // Server is a contestant that runs.
 type Server struct {
-	Name     string
-	Version  string
-	Addr     string // on loopback, where it offers STARTTLS
-	PID      int    // the root of its processes, and their group
-	Sessions int    // it can hold at a time; 0: as many as it has descriptors
+	Name    string
+	Version string
+	Addr    string // on loopback, where it offers STARTTLS
+	PID     int    // the root of its processes, and their group
 
 	once sync.Once
 	tidy []func() // run by Stop, the last one first
