@@ -91,6 +91,17 @@ func TestFlagsReachTheServer(t *testing.T) {
 	}
 }
 
+func TestHostIsAskedForThoughItIsNotVerified(t *testing.T) {
+	var last hello
+	_, port, _ := net.SplitHostPort(listenTLS(t, &last))
+	if status, stdout, stderr := bench(t, "-target", "smtp://localhost:"+port, "-upgrades", "1"); status != exitOK {
+		t.Fatalf("%s%s", stdout, stderr)
+	}
+	if last.ServerName != "localhost" {
+		t.Errorf("asked for %q", last.ServerName)
+	}
+}
+
 func TestJSONToStandardOutputIsAlone(t *testing.T) {
 	var last hello
 	status, stdout, _ := bench(t, "-target", "smtp://"+listenTLS(t, &last), "-upgrades", "1", "-json", "-")
@@ -128,6 +139,10 @@ func TestWrongFlagsAreExplained(t *testing.T) {
 		{append(here, "-ca", "/dev/null"), "no certificate"},
 		{append(here, "-ca", "x", "-insecure"), "contradict"},
 		{append(here, "-cert", "x"), "go together"},
+		{append(here, "-rate", "1e10"), "use 0.001 to 1000000"},
+		{append(here, "-rate", "NaN"), "use 0.001 to 1000000"},
+		{append(here, "-json", "/dev/null/x"), "-json: "},
+		{append(here, "-report", "/dev/null/x"), "-report: "},
 		{append(here, "-connections", "many"), "invalid value"},
 		{[]string{"baseline", "-maildir", "", "-address", "256.0.0.1:x"}, "cannot listen"},
 	} {

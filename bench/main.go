@@ -13,6 +13,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,7 +32,7 @@ import (
 // Exit statuses.
 const (
 	exitOK     = 0
-	exitFailed = 1 // operations failed, or what was measured could not be written
+	exitFailed = 1 // operations failed or were missed, or what was measured could not be written
 	exitUsage  = 2 // nothing was started
 )
 
@@ -44,7 +45,7 @@ func main() {
 // subcommands run until they are done or ctx is.
 var subcommands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
 	"baseline": serveBaseline,
-	"peers":    peers.Main,
+	"peers":    comparePeers,
 	"table":    peers.TableMain,
 }
 
@@ -64,6 +65,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "bench:", err)
 		return exitUsage
 	}
+}
+
+// comparePeers is peers.Main, whose results are on stdout once it has run: an error
+// is then not one of usage.
+func comparePeers(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var printed bytes.Buffer
+	err := peers.Main(ctx, args, io.MultiWriter(stdout, &printed), stderr)
+	if err == nil || printed.Len() == 0 {
+		return err
+	}
+	fmt.Fprintln(stderr, "bench:", err)
+	return errFailed
 }
 
 var (
@@ -89,6 +102,9 @@ func measure(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	if err := s.prepare(); err != nil {
+		return err
+	}
 	progress, finish := progressBar(stderr)
 	s.options.Progress = progress
 	res, err := load.Run(ctx, s.options)
@@ -100,40 +116,59 @@ func measure(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		fmt.Fprintln(stderr, "bench:", err)
 		return errFailed
 	}
-	if res.Failed() > 0 {
+	if res.Failed() > 0 || res.Missed > 0 {
 		return errFailed
 	}
 	return nil
 }
 
-// write puts the result where the flags say.
+// prepare sees that -json and -report can be written, so that no run is in vain. What
+// is there stays until there is a result.
+func (s *settings) prepare() error {
+	if s.json != "" && s.json != "-" {
+		f, err := os.OpenFile(s.json, os.O_WRONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return fmt.Errorf("-json: %w", err)
+		}
+		_ = f.Close()
+	}
+	if s.report != "" {
+		if err := report.Prepare(s.report); err != nil {
+			return fmt.Errorf("-report: %w", err)
+		}
+	}
+	return nil
+}
+
+// write puts the result where the flags say. What fails does not keep it from the others.
 func (s *settings) write(res *load.Result, stdout io.Writer) error {
+	var text, page error
 	if s.json != "-" {
-		if err := report.Text(stdout, res); err != nil {
-			return err
+		text = report.Text(stdout, res)
+	}
+	object := s.writeJSON(res, stdout)
+	if s.report != "" {
+		var name string
+		name, page = report.Write(s.report, res)
+		if page == nil && s.json != "-" {
+			fmt.Fprintln(stdout, "\nreport: "+name)
 		}
 	}
-	if s.json != "" {
-		text, err := json.MarshalIndent(res, "", "  ")
-		if err != nil {
-			return err
-		}
-		text = append(text, '\n')
-		if s.json == "-" {
-			_, err = stdout.Write(text)
-		} else {
-			err = os.WriteFile(s.json, text, 0o644)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if s.report == "" {
+	return errors.Join(text, object, page)
+}
+
+func (s *settings) writeJSON(res *load.Result, stdout io.Writer) error {
+	if s.json == "" {
 		return nil
 	}
-	name, err := report.Write(s.report, res)
-	if err == nil && s.json != "-" {
-		fmt.Fprintln(stdout, "\nreport: "+name)
+	text, err := json.MarshalIndent(res, "", "  ")
+	if err != nil {
+		return err
 	}
-	return err
+	text = append(text, '\n')
+	if s.json == "-" {
+		_, err = stdout.Write(text)
+		return err
+	}
+	return os.WriteFile(s.json, text, 0o644)
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"starttlsd/codec"
@@ -35,6 +36,10 @@ func (s *Server) Serve(ln net.Listener) error {
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
+		if busy(err) {
+			time.Sleep(pause)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -44,6 +49,18 @@ func (s *Server) Serve(ln net.Listener) error {
 			s.serve(nc)
 		}()
 	}
+}
+
+const pause = 50 * time.Millisecond // before the next Accept
+
+// busy reports whether another Accept may succeed.
+func busy(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // Close closes all connections and waits for their goroutines. Close the listener first.

@@ -59,9 +59,9 @@ func (r *run) connectMany(n int) []*session {
 		width <- struct{}{}
 		defer func() { <-width }()
 		sessions[i] = &session{run: r, in: new(input)}
-		if err := sessions[i].connect(); err != nil {
-			r.failed(err)
-		}
+		began := time.Now()
+		err := sessions[i].connect()
+		r.failed(time.Since(began), err)
 	})
 	return sessions
 }
@@ -87,7 +87,7 @@ func (r *run) talking(s *session, op func(*conn) error, most int) {
 		}
 		fresh := s.conn == nil
 		if err := s.connect(); err != nil {
-			r.failed(err)
+			r.failed(time.Since(due), err)
 			continue
 		}
 		if fresh && r.slots == nil {

@@ -135,6 +135,9 @@ func (c *conn) do(x exchange) error {
 
 // ask is do, and returns the length of the reply.
 func (c *conn) ask(x exchange) (n int, err error) {
+	if c.in.r < c.in.w { // or it would be taken for the answer
+		return 0, &failure{Wrong, fmt.Errorf("%.30q: something was sent before it that was not asked for", x.send)}
+	}
 	if err := c.write(x.send); err != nil {
 		return 0, err
 	}

@@ -16,16 +16,16 @@ func (r *run) hold() {
 	conns := make([]*conn, r.o.Connections)
 	stop := r.start()
 	r.rec.enter("opening")
+	start := time.Now()
+	end := start.Add(r.patience())
 	r.share(len(conns), func(i int, in *input) {
 		began := time.Now()
-		c, err := r.dial(began.Add(r.o.Timeout), in)
-		if err == nil {
-			if err = r.settle(c); err == nil {
-				conns[i] = c
-			} else {
-				c.close()
-			}
+		if began.After(end) {
+			r.failed(began.Sub(start), errLate)
+			return
 		}
+		var err error
+		conns[i], err = r.held(earlier(began.Add(r.o.Timeout), end), in)
 		took := time.Since(began)
 		r.rec.phase.Load().record(took, err)
 		r.note(took, err)
@@ -34,6 +34,36 @@ func (r *run) hold() {
 	r.watch()
 	stop()
 	r.release(conns)
+}
+
+var errLate = &failure{Timeout, errors.New("all connections together took too long: this one was not begun or not asked")}
+
+// patience is how long all connections together may take to open, and again to
+// release, so that a server that has stalled does not take a timeout for every few.
+func (r *run) patience() time.Duration {
+	const least, most = time.Minute, 2 * time.Minute
+	rounds := time.Duration(min(r.o.Connections/dialers+1, 1000)) // or the product might overflow
+	return max(r.o.Duration, r.o.Timeout, least, min(min(r.o.Timeout, most)*rounds, most))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// held opens a connection that can be left alone.
+func (r *run) held(end time.Time, in *input) (*conn, error) {
+	c, err := r.dial(end, in)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.settle(c); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // share calls f for 0 to n-1 on a few goroutines.
@@ -103,7 +133,7 @@ func (r *run) watch() {
 		began := time.Now()
 		at, err := r.upgrade(in)
 		r.rec.phase.Load().record(at.Sub(began), err)
-		r.failed(err)
+		r.failed(at.Sub(began), err)
 	}
 	r.rec.leave()
 }
@@ -111,17 +141,25 @@ func (r *run) watch() {
 // release asks every connection if it is still there, and ends it.
 func (r *run) release(conns []*conn) {
 	noop := r.o.Target.protocol.noop
+	start := time.Now()
+	end := start.Add(r.patience())
 	r.share(len(conns), func(i int, in *input) {
 		c := conns[i]
 		if c == nil {
 			return
 		}
+		began := time.Now()
+		if began.After(end) {
+			c.close()
+			r.lost(began.Sub(start), errLate)
+			return
+		}
 		in.r, in.w = 0, 0
 		c.in = in
-		c.extend(time.Now().Add(r.o.Timeout))
+		c.extend(earlier(began.Add(r.o.Timeout), end))
 		if err := c.do(noop); err != nil {
 			c.close()
-			r.lost(err)
+			r.lost(time.Since(began), &failure{Lost, fmt.Errorf("held, then asked: %w", err)})
 			return
 		}
 		_, _ = c.quit()
@@ -134,11 +172,11 @@ func (r *run) release(conns []*conn) {
 }
 
 // lost counts a connection that was open and no longer is, for whatever reason.
-func (r *run) lost(err error) {
+func (r *run) lost(took time.Duration, err error) {
 	if r.ctx.Err() != nil {
 		return
 	}
-	r.failed(&failure{Lost, fmt.Errorf("held, then asked: %w", err)})
+	r.failed(took, err)
 	r.rec.mu.Lock()
 	defer r.rec.mu.Unlock()
 	r.rec.done--

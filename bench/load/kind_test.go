@@ -38,7 +38,12 @@ func TestErrorsHaveTheirKind(t *testing.T) {
 		"has no STARTTLS for now":   {Refused, on("STARTTLS", "454 not now")},
 		"shuts down":                {Refused, on("STARTTLS", "421 bye")},
 		"ends where a reply is due": {Lost, on("EHLO", "")},
-		"ends within a reply":       {Lost, func(c *textproto.Conn) { _ = c.PrintfLine("220 hello\r\n250-and") }},
+		"ends within a reply": {Lost, func(c *textproto.Conn) {
+			_ = c.PrintfLine("220 hello")
+			_, _ = c.ReadLine()
+			_ = c.PrintfLine("250-and")
+		}},
+		"answers before it is asked": {Wrong, greeting("220 hello\r\n250 fine\r\n220 go")},
 		"never answers": {Timeout, func(c *textproto.Conn) {
 			answer(c, "220 hello", func(string) string { _, _ = c.ReadLine(); return "" })
 		}},

@@ -9,19 +9,21 @@ import (
 )
 
 // Latency is a distribution of durations with three significant digits, between
-// 1 µs and a minute. In JSON it is its summary, its curve by percentile, and the
+// 1 µs and an hour. In JSON it is its summary, its curve by percentile, and the
 // whole of it as HdrHistogram V2, from which it is read back. One goroutine at a
 // time uses it.
 type Latency struct{ h *hdrhistogram.Histogram }
 
+const maxLatency = time.Hour
+
 // NewLatency returns an empty distribution.
 func NewLatency() *Latency {
-	return &Latency{hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)}
+	return &Latency{hdrhistogram.New(int64(time.Microsecond), int64(maxLatency), 3)}
 }
 
 // Record adds a duration; one that is out of range counts as the nearest that is not.
 func (l *Latency) Record(d time.Duration) {
-	_ = l.h.RecordValue(int64(min(max(d, 0), time.Minute)))
+	_ = l.h.RecordValue(int64(min(max(d, 0), maxLatency)))
 }
 
 // Merge adds all of other.

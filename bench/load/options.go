@@ -51,6 +51,7 @@ const (
 	defaultDuration   = 30 * time.Second
 	longest           = 10 * time.Minute // of a run that Operations should end
 	maxRecord         = 16 << 10         // of TLS, RFC 8446 §5.1
+	slowest, fastest  = 0.001, 1e6       // operations a second that are due
 )
 
 // withDefaults is o with every default filled in, or what is wrong with it.
@@ -88,7 +89,9 @@ func (o *Options) check() error {
 		return fmt.Errorf("unknown mode %q; use upgrade, hold, chat, mail or storm", o.Mode)
 	case o.Target.protocol == nil:
 		return errors.New("no target")
-	case o.Connections < 1 || o.Operations < 0 || o.Rate < 0 || o.Duration < 0 || o.Timeout < 0 ||
+	case o.Rate != 0 && !(o.Rate >= slowest && o.Rate <= fastest): // so that NaN is none
+		return errors.New("-rate: use 0.001 to 1000000 a second")
+	case o.Connections < 1 || o.Operations < 0 || o.Duration < 0 || o.Timeout < 0 ||
 		o.Pause < 0 || o.Size < 0 || o.Sessions < 1 || o.PID < 0:
 		return errors.New("a number is out of range: use positive ones")
 	case o.Plain && o.Target.Implicit:
@@ -101,8 +104,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("mode mail is not possible with %s", o.Target.protocol.scheme)
 	case o.Mode == Hold && o.Size > maxRecord:
 		return fmt.Errorf("a record has %d bytes at most", maxRecord)
-	case o.Mode == Hold:
-		return checkDescriptors(o.Connections)
+	case o.Mode == Storm:
+		return checkDescriptors(o.Connections + o.Sessions)
 	}
-	return nil
+	return checkDescriptors(o.Connections)
 }

@@ -18,6 +18,7 @@ type recorder struct {
 
 	mu       sync.Mutex
 	latency  *Latency
+	failures *Latency
 	second   *Latency // since the last sample
 	done     int64
 	errors   map[Kind]int64
@@ -36,6 +37,7 @@ type phase struct {
 	Phase
 	mu    sync.Mutex
 	began time.Time
+	prev  *phase
 }
 
 func (p *phase) record(took time.Duration, err error) {
@@ -48,14 +50,14 @@ func (p *phase) record(took time.Duration, err error) {
 }
 
 func (rec *recorder) init() {
-	rec.latency, rec.second = NewLatency(), NewLatency()
+	rec.latency, rec.failures, rec.second = NewLatency(), NewLatency(), NewLatency()
 	rec.errors, rec.examples = make(map[Kind]int64), make(map[Kind]string)
 }
 
 // enter begins a phase and ends the one before.
 func (rec *recorder) enter(name string) {
 	rec.leave()
-	p := &phase{Phase: Phase{Name: name, Latency: NewLatency()}, began: time.Now()}
+	p := &phase{Phase: Phase{Name: name, Latency: NewLatency()}, began: time.Now(), prev: rec.phase.Load()}
 	rec.phases = append(rec.phases, p)
 	rec.phase.Store(p)
 }
@@ -67,10 +69,19 @@ func (rec *recorder) leave() {
 	}
 }
 
+// phaseAt is the phase that t is in.
+func (rec *recorder) phaseAt(t time.Time) *phase {
+	p := rec.phase.Load()
+	for p.prev != nil && t.Before(p.began) {
+		p = p.prev
+	}
+	return p
+}
+
 // note counts an operation.
 func (r *run) note(took time.Duration, err error) {
 	if err != nil {
-		r.failed(err)
+		r.failed(took, err)
 		return
 	}
 	rec := &r.rec
@@ -81,8 +92,9 @@ func (r *run) note(took time.Duration, err error) {
 	rec.second.Record(took)
 }
 
-// failed counts an error. What the end of the run has interrupted is none.
-func (r *run) failed(err error) {
+// failed counts an error, if there is one, that took so long. What the end of the
+// run has interrupted is none.
+func (r *run) failed(took time.Duration, err error) {
 	if err == nil || r.ctx.Err() != nil {
 		return
 	}
@@ -93,6 +105,7 @@ func (r *run) failed(err error) {
 	rec := &r.rec
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
+	rec.failures.Record(took)
 	if rec.errors[f.kind]++; rec.errors[f.kind] == 1 {
 		rec.examples[f.kind] = err.Error()
 	}
@@ -124,9 +137,7 @@ func (r *run) monitor(done <-chan struct{}) {
 	for {
 		select {
 		case <-done:
-			if time.Until(next) < time.Second/2 || len(r.rec.samples) == 0 {
-				r.sample()
-			}
+			r.sample() // however short, or its operations would be in none
 			r.progress()
 			return
 		case now := <-tick.C:
@@ -144,8 +155,8 @@ func (r *run) progress() {
 		return
 	}
 	of := r.o.Operations
-	if planned := int64(r.o.Rate * r.o.Duration.Seconds()); planned > 0 && (of == 0 || planned < of) {
-		of = planned
+	if r.o.Rate > 0 {
+		of = r.planned()
 	}
 	if r.o.Mode == Hold {
 		of = int64(r.o.Connections)
@@ -184,6 +195,9 @@ func (r *run) result() *Result {
 		Done: rec.done, Missed: rec.missed, TLS: rec.tls, Resumed: rec.resumed,
 		Errors: maps.Clone(rec.errors), Examples: maps.Clone(rec.examples),
 		Latency: rec.latency, Samples: rec.samples,
+	}
+	if rec.failures.Count() > 0 {
+		res.Failures = rec.failures
 	}
 	for _, p := range rec.phases {
 		res.Phases = append(res.Phases, p.Phase)

@@ -32,10 +32,11 @@ type Result struct {
 	Errors   map[Kind]int64  `json:"errors,omitempty"`
 	Examples map[Kind]string `json:"examples,omitempty"` // the first error of each kind
 
-	Latency *Latency `json:"latency"`           // of an operation
-	Phases  []Phase  `json:"phases,omitempty"`  // storm: of the established sessions; hold: opening, and the upgrades tried while holding
-	Samples []Sample `json:"samples,omitempty"` // one a second
-	Server  *Usage   `json:"server,omitempty"`  // with Options.PID
+	Latency  *Latency `json:"latency"`                   // of an operation that succeeded
+	Failures *Latency `json:"failure_latency,omitempty"` // how long those took that failed; nil: none has
+	Phases   []Phase  `json:"phases,omitempty"`          // storm: of the established sessions; hold: opening, and the upgrades tried while holding
+	Samples  []Sample `json:"samples,omitempty"`         // one a second, and the rest
+	Server   *Usage   `json:"server,omitempty"`          // with Options.PID
 }
 
 // Phase is a part of a storm or a hold.
@@ -58,9 +59,9 @@ type Sample struct {
 
 // Usage is what the server's processes took: the one with Options.PID and all below it.
 type Usage struct {
-	CPU       time.Duration `json:"cpu_ns"` // user and system, during the run
-	PSSBefore int64         `json:"pss_before"`
-	PSSAfter  int64         `json:"pss_after"` // at the end of a hold, with its connections open
+	CPU       time.Duration `json:"cpu_ns"`               // user and system, during the run
+	PSSBefore int64         `json:"pss_before,omitempty"` // 0: this process may not read the server's memory
+	PSSAfter  int64         `json:"pss_after,omitempty"`  // at the end of a hold, with its connections open
 	Processes int           `json:"processes"`
 }
 
@@ -96,7 +97,7 @@ func (r *Result) Failed() int64 {
 
 // PerConnection is the server's memory for one held connection, in bytes.
 func (r *Result) PerConnection() int64 {
-	if r.Server == nil || r.Done == 0 || r.Mode != Hold {
+	if r.Server == nil || r.Done == 0 || r.Mode != Hold || r.Server.PSSAfter == 0 {
 		return 0
 	}
 	return (r.Server.PSSAfter - r.Server.PSSBefore) / r.Done

@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"runtime"
@@ -77,7 +78,7 @@ func newRun(ctx context.Context, o Options) (*run, error) {
 	r := &run{ctx: ctx, o: o, tls: o.TLS.Clone(), conns: make(map[*conn]struct{})}
 	r.rec.init()
 	r.tls.DynamicRecordSizingDisabled = true // as servers do that have no browsers for clients
-	if r.tls.ServerName == "" && !r.tls.InsecureSkipVerify {
+	if r.tls.ServerName == "" {              // asked for even if it is not verified; crypto/tls leaves out addresses
 		r.tls.ServerName = o.Target.Host
 	}
 	if o.Resume && r.tls.ClientSessionCache == nil {
@@ -141,28 +142,32 @@ func (r *run) slot() (due time.Time, ok bool) {
 func (r *run) pace() {
 	defer close(r.slots)
 	step := float64(time.Second) / r.o.Rate
-	var n int64
-	due := func() time.Time { return r.rec.began.Add(time.Duration(float64(n) * step)) }
-	more := func() bool {
-		return (r.o.Operations == 0 || n < r.o.Operations) && due().Before(r.until)
-	}
 	end := time.NewTimer(time.Until(r.until))
 	defer end.Stop()
-	for ; more(); n++ {
-		if !r.sleepUntil(due()) {
+	planned := r.planned()
+	for n := range planned {
+		due := r.rec.began.Add(time.Duration(float64(n) * step))
+		if !r.sleepUntil(due) {
 			return
 		}
 		select {
-		case r.slots <- due():
+		case r.slots <- due:
 		case <-r.ctx.Done():
 			return
 		case <-end.C:
-			for ; more(); n++ {
-				r.rec.missed++
-			}
+			r.rec.missed = planned - n
 			return
 		}
 	}
+}
+
+// planned is how many operations of an open loop are due before its end.
+func (r *run) planned() int64 {
+	n := int64(math.Ceil(float64(r.o.Duration) * r.o.Rate / float64(time.Second)))
+	if r.o.Operations > 0 {
+		n = min(n, r.o.Operations)
+	}
+	return n
 }
 
 // sleepUntil is more precise than a timer, whose millisecond would be seen in the

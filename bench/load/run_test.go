@@ -3,7 +3,9 @@ package load
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
+	"math"
 	"net/textproto"
 	"strings"
 	"sync/atomic"
@@ -63,6 +65,66 @@ func TestOpenLoopDoesAsManyAsTheRateSays(t *testing.T) {
 	res := mustRun(t, Options{Target: target(t, "smtp", addr), Rate: 100, Duration: 300 * time.Millisecond})
 	if res.Done+res.Missed != 30 || res.Failed() > 0 {
 		t.Errorf("%d done, %d missed, %v", res.Done, res.Missed, res.Examples)
+	}
+}
+
+func TestSamplesHaveEveryOperation(t *testing.T) {
+	addr := serve(t, tlstest.ServerConfig(), false, &store{})
+	res := mustRun(t, Options{Mode: Chat, Target: target(t, "smtp", addr), Connections: 2, Duration: 1200 * time.Millisecond})
+	var sum int64
+	for _, s := range res.Samples {
+		sum += s.Done
+	}
+	if len(res.Samples) < 2 || sum != res.Done {
+		t.Errorf("%d operations are in %d samples, %d are done", sum, len(res.Samples), res.Done)
+	}
+}
+
+func TestFailuresHaveTheirLatency(t *testing.T) {
+	addr := script(t, func(_ int64, c *textproto.Conn) {
+		answer(c, "220 hello", func(verb string) string {
+			if verb == "NOOP" {
+				time.Sleep(20 * time.Millisecond)
+				return "500 no"
+			}
+			return "250 fine"
+		})
+	})
+	res := mustRun(t, Options{Mode: Chat, Plain: true, Target: target(t, "smtp", addr), Connections: 1, Operations: 3})
+	if f := res.Failures; f == nil || f.Count() != 3 || f.Percentile(0) < 20*time.Millisecond || res.Latency.Count() != 0 {
+		t.Errorf("%d failed: %+v", res.Failed(), f)
+	}
+}
+
+// One command takes 300 ms; some forty others are due meanwhile.
+func TestStormDoesNotHideAStall(t *testing.T) {
+	var commands atomic.Int64
+	addr := script(t, func(_ int64, c *textproto.Conn) {
+		answer(c, "220 hello", func(verb string) string {
+			if verb == "NOOP" && commands.Add(1) == 5 {
+				time.Sleep(300 * time.Millisecond)
+			}
+			return "250 fine"
+		})
+	})
+	r, err := newRun(t.Context(), Options{Mode: Storm, Plain: true, Target: target(t, "smtp", addr), TLS: &tls.Config{}, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := r.connectMany(1)[0]
+	r.rec.enter("before")
+	done := make(chan struct{})
+	time.AfterFunc(500*time.Millisecond, func() { close(done) })
+	r.ping(s, done)
+	s.end()
+	slow := 0
+	for _, p := range []float64{0, 10, 20, 30, 40, 50, 60, 70, 80, 90} {
+		if r.rec.phase.Load().Latency.Percentile(p) > 50*time.Millisecond {
+			slow++
+		}
+	}
+	if slow < 3 {
+		t.Errorf("%d tenths of the commands were slow: the stall is hidden", slow)
 	}
 }
 
@@ -244,6 +306,12 @@ func TestOptionsAreChecked(t *testing.T) {
 		{Target: smtp, Mode: Hold, Rate: 1},
 		{Target: smtp, Mode: Hold, Connections: 1 << 30},
 		{Target: smtp, Mode: Hold, Connections: 1, Size: maxRecord + 1},
+		{Target: smtp, Mode: Storm, Sessions: 1 << 30},
+		{Target: smtp, Connections: 1 << 30},
+		{Target: smtp, Rate: 1e10},
+		{Target: smtp, Rate: 1e-300},
+		{Target: smtp, Rate: math.Inf(1)},
+		{Target: smtp, Rate: math.NaN()},
 		{Target: smtp, PID: 1 << 30},
 	} {
 		if res, err := Run(t.Context(), o); err == nil {

@@ -36,25 +36,26 @@ func (r *run) storm() {
 }
 
 // ping measures an established session until done, and one after it if that fails.
+// Its commands are due whatever the server does: those that a stall holds up are
+// sent behind it one after the other, and their latency counts from when they were due.
 func (r *run) ping(s *session, done <-chan struct{}) {
 	noop := r.o.Target.protocol.noop
-	for {
+	for due := time.Now(); r.ctx.Err() == nil; due = due.Add(stormStep + rand.N(stormStep)) {
+		if d := time.Until(due); d > 0 {
+			r.sleep(d)
+			due = time.Now() // that a timer is late is not the server's doing, and sleepUntil takes a thread each
+		}
 		select {
 		case <-done:
 			return
 		default:
 		}
-		if err := s.connect(); err != nil {
-			r.failed(err)
-		} else {
-			phase, began := r.rec.phase.Load(), time.Now()
-			err := s.do(func(c *conn) error { return c.do(noop) })
-			phase.record(time.Since(began), err)
-			r.failed(err)
+		err := s.connect()
+		if err == nil {
+			err = s.do(func(c *conn) error { return c.do(noop) })
 		}
-		r.sleep(stormStep + rand.N(stormStep))
-		if r.ctx.Err() != nil {
-			return
-		}
+		took := time.Since(due)
+		r.rec.phaseAt(due).record(took, err)
+		r.failed(took, err)
 	}
 }

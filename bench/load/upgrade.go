@@ -21,15 +21,16 @@ func (r *run) upgrading() {
 	}
 }
 
-// upgrade is one session from the connection to the reply to QUIT, which was there at.
+// upgrade is one session from the connection to the reply to QUIT, or
+// what failed, which was there at.
 func (r *run) upgrade(in *input) (at time.Time, err error) {
 	c, err := r.dial(time.Now().Add(r.o.Timeout), in)
 	if err != nil {
-		return at, err
+		return time.Now(), err
 	}
 	if err := c.open(); err != nil {
 		c.close()
-		return at, err
+		return time.Now(), err
 	}
 	return c.quit()
 }

@@ -2,7 +2,9 @@ package load
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -44,7 +46,7 @@ func newMeter(pid int) (*meter, error) {
 func (m *meter) start() {
 	m.before, _ = m.total()
 	m.last = m.before
-	m.report.PSSBefore = m.pss()
+	m.report.PSSBefore, _ = m.pss()
 }
 
 // sample is the CPU time since the last call, and the memory or 0 when it was
@@ -54,7 +56,7 @@ func (m *meter) sample() (cpu time.Duration, pss int64) {
 		cpu, m.last = now-m.last, now
 	}
 	if began := time.Now(); began.After(m.next) {
-		pss = m.pss()
+		pss, _ = m.pss()
 		m.next = began.Add(share * time.Since(began))
 	}
 	return cpu, pss
@@ -67,7 +69,11 @@ func (m *meter) stop() {
 		m.last, m.report.Processes = now, n
 	}
 	m.report.CPU = m.last - m.before
-	m.report.PSSAfter = m.pss()
+	after, ok := m.pss()
+	if !ok || m.report.PSSBefore == 0 {
+		m.report.PSSBefore, after = 0, 0 // half of it would be taken for the whole
+	}
+	m.report.PSSAfter = after
 }
 
 // total is the CPU time of all processes, and their number.
@@ -102,17 +108,21 @@ func (m *meter) cpu(pid int) (sum time.Duration, ok bool) {
 	return sum, true
 }
 
-// pss is the memory in bytes, shared pages in proportion.
-func (m *meter) pss() (sum int64) {
+// pss is the memory in bytes, shared pages in proportion; 0 and not ok when that of
+// a process may not be read.
+func (m *meter) pss() (sum int64, ok bool) {
 	for _, pid := range m.tree() {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if errors.Is(err, fs.ErrPermission) {
+			return 0, false
+		}
 		_, rest, _ := strings.Cut(string(text), "\nPss:")
 		if fields := strings.Fields(rest); len(fields) > 0 {
 			n, _ := strconv.ParseInt(fields[0], 10, 64)
 			sum += n * 1024
 		}
 	}
-	return sum
+	return sum, true
 }
 
 // tree is the process and all below it.

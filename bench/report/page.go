@@ -25,6 +25,20 @@ type figure struct {
 	Plot  template.HTML
 }
 
+const pageName = "index.html"
+
+// Prepare sees that Write can write, and makes dir if need be.
+func Prepare(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, pageName), os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // Write writes the result as one page that needs nothing else, DIR/index.html,
 // and returns its name. dir is made if need be.
 func Write(dir string, r *load.Result) (name string, err error) {
@@ -35,7 +49,7 @@ func Write(dir string, r *load.Result) (name string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	name = filepath.Join(dir, "index.html")
+	name = filepath.Join(dir, pageName)
 	return name, os.WriteFile(name, text, 0o644)
 }
 

@@ -88,7 +88,7 @@ func overTime(samples []load.Sample, value valueOf) plotter.XYs {
 	for _, s := range samples {
 		took := s.At - last
 		last = s.At
-		if took <= 0 {
+		if took <= 0 || took < time.Second/2 && len(points) > 0 { // the last may be too short for a rate
 			continue
 		}
 		if v, ok := value(s, took); ok {

@@ -22,7 +22,7 @@ func result(mode load.Mode) *load.Result {
 	}
 	r := &load.Result{
 		Mode: mode, Target: "smtp://<script>alert(1)</script>:25", Took: 3 * time.Second, Done: 2000, Connections: 64,
-		TLS: "TLS 1.3", Latency: l,
+		TLS: "TLS 1.3", Latency: l, Failures: l,
 		Errors:   map[load.Kind]int64{load.Wrong: 1},
 		Examples: map[load.Kind]string{load.Wrong: "got \"500 <img src=http://evil.example>\x1b[2J\""},
 		Server:   &load.Usage{CPU: time.Second, PSSBefore: 1 << 20, PSSAfter: 1 << 24, Processes: 1},
@@ -99,6 +99,20 @@ func TestTextIsForATerminal(t *testing.T) {
 		}
 		if text := b.String(); strings.ContainsRune(text, '\x1b') || strings.Count(text, "\n") > 24 {
 			t.Errorf("%q", text)
+		}
+	}
+}
+
+func TestTextTellsWhatIsNotThere(t *testing.T) {
+	r := result(load.Upgrade)
+	r.Server.PSSBefore, r.Server.PSSAfter = 0, 0
+	var b strings.Builder
+	if err := Text(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"not readable; run as", "upgrade, succeeded  2000", "failed              2000"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%s is not there: %s", want, b.String())
 		}
 	}
 }

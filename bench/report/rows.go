@@ -82,6 +82,9 @@ func server(r *load.Result, what string) []row {
 	if each := r.PerOperation(); each > 0 {
 		cpu += fmt.Sprintf("; %s for each of the %s", duration(each), what)
 	}
+	if u.PSSBefore == 0 {
+		return []row{{"server CPU", cpu}, {"server memory", "not readable; run as the server's user or root"}}
+	}
 	memory := fmt.Sprintf("%s before, %s after (PSS of %s)",
 		octets(u.PSSBefore), octets(u.PSSAfter), plural(u.Processes, "process", "processes"))
 	if n := r.PerConnection(); n != 0 {
@@ -93,11 +96,15 @@ func server(r *load.Result, what string) []row {
 // latencies is the table of latencies with its head.
 func latencies(r *load.Result) [][]string {
 	table := [][]string{{"latency", "count", "p50", "p90", "p99", "p99.9", "max"}}
+	suffix := ""
+	if r.Failures != nil {
+		suffix = ", succeeded"
+	}
 	add := func(name string, l *load.Latency) {
 		if l == nil || l.Count() == 0 {
 			return
 		}
-		line := []string{name, fmt.Sprint(l.Count())}
+		line := []string{name + suffix, fmt.Sprint(l.Count())}
 		for _, p := range []float64{50, 90, 99, 99.9, 100} {
 			line = append(line, duration(l.Percentile(p)))
 		}
@@ -120,6 +127,8 @@ func latencies(r *load.Result) [][]string {
 	default:
 		add(strings.TrimSuffix(operations[r.Mode], "s"), r.Latency)
 	}
+	suffix = ""
+	add("failed", r.Failures)
 	return table
 }
 
