@@ -30,6 +30,10 @@ type tlsFlags struct {
 func readFlags(args []string, stderr io.Writer) (*settings, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(stderr, usage)
+		flags.PrintDefaults()
+	}
 	s, t := new(settings), new(tlsFlags)
 	o := &s.options
 	target := flags.String("target", "", "server, `SCHEME://HOST:PORT`; smtps for implicit TLS")
@@ -41,7 +45,7 @@ func readFlags(args []string, stderr io.Writer) (*settings, error) {
 	flags.Int64Var(&o.Operations, "upgrades", 0, "the same as -operations")
 	flags.Float64Var(&o.Rate, "rate", 0, "begin `N` operations a second, whatever the server does, and count latency from when\n"+
 		"each was due; -connections bounds how many are in flight (default 0: closed loop)")
-	flags.DurationVar(&o.Duration, "duration", 0, "end after this time (default 30s; 10m with -operations); of the idling in a hold, of the\nflood in a storm")
+	flags.DurationVar(&o.Duration, "duration", 0, "end after this time (default 30s; 10m with -operations); of the idling in a hold, of the\nflood in a storm, with up to 5 s before and behind it")
 	flags.DurationVar(&o.Timeout, "timeout", 0, "of one operation (default 10s)")
 	flags.DurationVar(&o.Pause, "pause", 0, "chat: between a reply and the next command")
 	flags.IntVar(&o.Size, "size", 0, "mail: of a message (default 4096); hold: send a record of so many `bytes` each way first")

@@ -49,6 +49,15 @@ var subcommands = map[string]func(ctx context.Context, args []string, stdout, st
 	"table":    peers.TableMain,
 }
 
+const usage = `Usage:
+  bench -target smtp://HOST:PORT [-mode upgrade|hold|chat|mail|storm] [flags]
+  bench baseline [flags]   serve the plain way in Go, a goroutine a connection
+  bench peers [flags]      measure other servers beside starttlsd
+  bench table [flags]      print the README's table of what peers has written
+
+Flags of the first:
+`
+
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	command := measure
 	if len(args) > 0 && subcommands[args[0]] != nil {

@@ -259,3 +259,18 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// The README shows that file as it is.
+func TestREADMEShowsTheFullFile(t *testing.T) {
+	full, err := os.ReadFile("testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), string(full)) {
+		t.Error("README.md has another text than testdata/full.yaml")
+	}
+}

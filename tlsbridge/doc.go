@@ -1,6 +1,6 @@
 // Package tlsbridge puts TLS on an event-loop connection, with unmodified crypto/tls.
 //
-// On gnet, that is five calls:
+// On gnet, it comes to this:
 //
 //	func (s *server) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 //		link := tlsbridge.NewLink(c)
@@ -21,7 +21,7 @@
 //		// link.Closed(), then conn.Abort(net.ErrClosed).
 //	}
 //
-// The examples have the whole of it, also for STARTTLS. Any other loop works
+// The package's examples, in example_*_test.go, have the whole of it, also for STARTTLS. Any other loop works
 // with a Link of its own.
 //
 // # How it works

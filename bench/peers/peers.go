@@ -72,8 +72,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.StringVar(&o.loads, "loads", allLoads, "what to run")
 	flags.StringVar(&o.servers, "servers", strings.Join(allServers(), ","), "what to compare")
 	flags.StringVar(&o.starttlsd, "starttlsd", "", "`FILE` that is measured as starttlsd, instead of one built from the module")
-	flags.StringVar(&o.results, "results", "", "`DIR` for results.json, results.txt, benchstat.txt and plots")
-	flags.BoolVar(&o.quick, "quick", false, "a minute's pass, to see that all of it works")
+	flags.StringVar(&o.results, "results", "", "`DIR` for results.json, results.txt, benchstat.txt and plots; without it they are only printed")
+	flags.BoolVar(&o.quick, "quick", false, "a pass of a minute and a half, to see that all of it works")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			flags.SetOutput(stderr)
