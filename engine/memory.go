@@ -25,9 +25,9 @@ const (
 )
 
 // memoryPolicy is what the engine does for Config.TuneMemory, unless GOGC or
-// GOMEMLIMIT are set. While handshakes come in numbers it lets garbage gather. When a wave of them is over it collects once and gives the
-// memory back to the system, where an idle process would keep it: some 5 KB a
-// handshake.
+// GOMEMLIMIT are set. While handshakes come in numbers it lets garbage gather.
+// When a wave of arrivals is over it collects once and gives the memory back to
+// the system, where an idle process would keep it: some 5 KB a handshake.
 type memoryPolicy struct {
 	on      bool
 	allowed uint64        // bytes of garbage

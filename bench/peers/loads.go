@@ -121,8 +121,6 @@ func (b *bout) measure(ctx context.Context, s *Server, o load.Options) (*load.Re
 	return res, nil
 }
 
-func rate(r *load.Result) float64 { return float64(r.Done) / r.Took.Seconds() }
-
 // warm is how many upgrades come before those that are measured.
 const warm = 100
 
@@ -153,10 +151,10 @@ func (b *bout) upgradeLoad(ctx context.Context) error {
 			}
 			if keep {
 				b.res.add("upgrade-cpu", s.Name, float64(r.PerOperation()))
-				b.res.add("upgrade-rate", s.Name, rate(r))
+				b.res.add("upgrade-rate", s.Name, r.Throughput())
 				b.res.add("upgrade-p99", s.Name, float64(r.Latency.Percentile(99)))
 			}
-			return fmt.Sprintf("%s CPU, %.0f/s, p99 %s", formatDuration(r.PerOperation()), rate(r),
+			return fmt.Sprintf("%s CPU, %.0f/s, p99 %s", formatDuration(r.PerOperation()), r.Throughput(),
 				formatDuration(r.Latency.Percentile(99))), nil
 		}
 	}
@@ -198,8 +196,8 @@ func (b *bout) chatLoad(ctx context.Context) error {
 		if err != nil {
 			return "", err
 		}
-		b.res.add("chat-rate", s.Name, rate(r))
-		return fmt.Sprintf("%.0f/s, %s CPU", rate(r), formatDuration(r.PerOperation())), nil
+		b.res.add("chat-rate", s.Name, r.Throughput())
+		return fmt.Sprintf("%.0f/s, %s CPU", r.Throughput(), formatDuration(r.PerOperation())), nil
 	})
 	return nil
 }
@@ -212,8 +210,8 @@ func (b *bout) mailLoad(ctx context.Context) error {
 		if err != nil {
 			return "", err
 		}
-		b.res.add("mail-rate", s.Name, rate(r))
-		return fmt.Sprintf("%.0f/s, %s CPU", rate(r), formatDuration(r.PerOperation())), nil
+		b.res.add("mail-rate", s.Name, r.Throughput())
+		return fmt.Sprintf("%.0f/s, %s CPU", r.Throughput(), formatDuration(r.PerOperation())), nil
 	})
 	return nil
 }

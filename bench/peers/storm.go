@@ -91,5 +91,5 @@ func (f *flooding) end() (perSecond float64, err error) {
 	if r.Failed() > 0 {
 		return 0, fmt.Errorf("the flood: %d done, failed: %v, such as %v", r.Done, r.Errors, r.Examples)
 	}
-	return rate(r), nil
+	return r.Throughput(), nil
 }
