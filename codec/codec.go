@@ -39,6 +39,22 @@ const (
 	Return
 	// Close: send what was appended, then end the connection in good order.
 	Close
+
+	// The others are for a Relayed session alone.
+
+	// Dial: the next frame, of which nothing was consumed, is for the backend, and
+	// there is no connection to it yet. The engine makes one, has it introduced on
+	// a goroutine, and calls Forward; or it calls Refuse with Unavailable. By Step.
+	Dial
+	// Content: a part of a message or the like was consumed, and more of it is to
+	// come. By Forward and Reply.
+	Content
+	// Hold: the next frame of the client has to wait until a reply of the backend
+	// was consumed. By Forward.
+	Hold
+	// Opaque: from here on bytes are carried across unseen, those that are buffered
+	// included. By Reply.
+	Opaque
 )
 
 // Refusal is the reason for which the engine, not the session, turns a peer away.
@@ -57,6 +73,8 @@ const (
 	Injected
 	// Internal: the session failed in a way that is our fault.
 	Internal
+	// Unavailable: the backend cannot be reached, has ended or does not answer.
+	Unavailable
 )
 
 // Session is the server side of one protocol on one connection.
@@ -84,8 +102,9 @@ type Session interface {
 	// what is needed. What is appended is sent under TLS unasked (RFC 5804 §2.2).
 	Secured(state *tls.ConnectionState, out []byte) []byte
 
-	// Refuse appends the protocol's words for r, or nothing where the protocol
-	// has none at this point of the dialogue.
+	// Refuse appends the protocol's words for r, or nothing where the protocol has
+	// none at this point of the dialogue, such as in the middle of a reply. Unless r
+	// is TLSUnavailable, the connection then ends.
 	Refuse(r Refusal, out []byte) []byte
 
 	// End tells that the connection is over; no method is called after it. When

@@ -79,4 +79,15 @@ func (d *Dot) Next(in []byte) (n int, text []byte, done bool) {
 // Flaws is what is wrong with the message so far.
 func (d *Dot) Flaws() Flaw { return d.text.Flaws() }
 
+// Skip goes over a message that is passed on as it is: n bytes of in belong to it,
+// its end included, which done tells.
+func (d *Dot) Skip(in []byte) (n int, done bool) {
+	for n < len(in) && !done {
+		var m int
+		m, _, done = d.Next(in[n:])
+		n += m
+	}
+	return n, done
+}
+
 var bareCR = []byte{'\r'}
