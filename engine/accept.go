@@ -61,6 +61,15 @@ func (l *listener) admit(nc net.Conn) {
 		}
 	}()
 	c := l.newConn(tc)
+	if l.Trusted != nil {
+		if !l.trusts(c.peer.Remote.Addr()) {
+			l.eng.stats.ended[ReasonUntrusted].Add(1)
+			l.eng.log.Debug("refused", "listener", l.Name, "peer", c.peer.Remote, "reason", ReasonUntrusted)
+			_ = tc.Close()
+			return
+		}
+		c.marks.set(awaited)
+	}
 	reason, ok := l.eng.enter(c.client())
 	if !ok {
 		l.eng.stats.ended[reason].Add(1)
@@ -72,7 +81,7 @@ func (l *listener) admit(nc net.Conn) {
 		_ = tc.Close()
 		return
 	}
-	t := &ticket{c: c}
+	t := &ticket{who: c}
 	// Only OnOpen having run is success: gnet may return a Conn that no loop has.
 	_, err := l.eng.client.EnrollContext(tc, t)
 	if !t.used.Load() {

@@ -52,11 +52,8 @@ func (d *door) enter(client netip.Prefix) (Reason, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if client.IsValid() {
-		if !d.ratesOf(client).connections.Allow() {
-			return ReasonClientRate, false
-		}
-		if d.perNet[client] >= d.limits.PerClient {
-			return ReasonClientConnections, false
+		if reason, ok := d.admits(client); !ok {
+			return reason, false
 		}
 	}
 	if d.open >= d.limits.MaxConnections {
@@ -65,6 +62,32 @@ func (d *door) enter(client netip.Prefix) (Reason, bool) {
 	d.open++
 	if client.IsValid() {
 		d.perNet[client]++
+	}
+	return 0, true
+}
+
+// identify counts a connection that entered as nobody's for the client that it
+// turned out to be, or says why not: then it stays nobody's.
+func (d *door) identify(client netip.Prefix) (Reason, bool) {
+	if !client.IsValid() {
+		return 0, true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if reason, ok := d.admits(client); !ok {
+		return reason, false
+	}
+	d.perNet[client]++
+	return 0, true
+}
+
+// admits applies the limits of one client.
+func (d *door) admits(client netip.Prefix) (Reason, bool) {
+	switch {
+	case !d.ratesOf(client).connections.Allow():
+		return ReasonClientRate, false
+	case d.perNet[client] >= d.limits.PerClient:
+		return ReasonClientConnections, false
 	}
 	return 0, true
 }

@@ -11,8 +11,9 @@ import (
 
 // blame records why the connection ends. The first reason stands.
 func (c *conn) blame(r Reason) {
-	if !c.blamed {
-		c.why, c.blamed = r, true
+	if !c.marks.has(blamed) {
+		c.why = r
+		c.marks.set(blamed)
 	}
 }
 
@@ -62,8 +63,8 @@ func (c *conn) farewell() {
 	if tc.CloseWrite() != nil {
 		return
 	}
-	buf := bodyBuffers.Get().(*[]byte)
-	defer bodyBuffers.Put(buf)
+	buf := getBody()
+	defer putBody(buf)
 	for {
 		if _, err := tc.Read(*buf); err != nil {
 			return
@@ -77,7 +78,7 @@ func (c *conn) end(why Reason) {
 	e := c.lst.eng
 	defer e.leave(c.client())
 	defer func() {
-		untold := c.layer == upgrading && !c.told
+		untold := c.layer == upgrading && !c.marks.has(told)
 		c.setHolder(closed)
 		if untold {
 			c.cutOff()
@@ -87,6 +88,7 @@ func (c *conn) end(why Reason) {
 		c.blame(ReasonHandshakeFailed)
 	}
 	c.blame(why)
+	c.dropRelay()
 	release(&c.in)
 	c.link.free()
 	e.stats.ended[c.why].Add(1)
@@ -128,7 +130,7 @@ func (c *conn) Run(context.Context) error {
 	case onLoop:
 		c.link.lp.act(c, (*conn).serve)
 	case closed:
-		if c.layer == upgrading && !c.told {
+		if c.layer == upgrading && !c.marks.has(told) {
 			c.handshakeCutOff()
 		}
 	}

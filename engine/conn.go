@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
-	"github.com/valyala/bytebufferpool"
 
 	"starttlsd/codec"
 	"starttlsd/tlsbridge"
@@ -23,27 +22,53 @@ import (
 //	serve     read, step, write                (this file)
 //	upgrade   STARTTLS                         (upgrade.go)
 //	leave     lend, and give back              (lend.go)
+//	connect   dial a backend, and relay        (relay.go)
 //	shut, end the good end, and the end        (close.go)
 type conn struct {
 	lst     *listener
 	session codec.Session
-	tls     *tlsbridge.Conn            // nil in plaintext
-	in      *bytebufferpool.ByteBuffer // read and not yet consumed by the session; nil when there is nothing
-	link    link
+	relay   *relay // the backend's side; nil without one
+	stream
 	peer    codec.Peer
 	timer   timer
 	started time.Duration
-	fd      int32 // between leave and adopt: the descriptor taken from gnet; ours to close
 	holder  atomic.Uint32
 	layer   layer
 	move    move
-	greeted bool
-	blamed  bool
-	told    bool // the end of the handshake is counted and logged
+	marks   marks
 	why     Reason
 }
 
-func (c *conn) client() netip.Prefix { return c.lst.eng.door.client(c.peer.Remote.Addr()) }
+// marks are what has happened to a connection.
+type marks uint8
+
+const (
+	awaited marks = 1 << iota // the PROXY header has not come yet
+	greeted                   // the session has begun
+	blamed                    // why is set
+	told                      // the end of the handshake is counted and logged
+)
+
+func (m *marks) set(n marks)     { *m |= n }
+func (m marks) has(n marks) bool { return m&n != 0 }
+
+// client is whom the connection counts for; nobody while it is not known.
+func (c *conn) client() netip.Prefix {
+	if c.marks.has(awaited) {
+		return netip.Prefix{}
+	}
+	return c.lst.eng.door.client(c.peer.Remote.Addr())
+}
+
+// opened: the connection is on its loop, new or given back.
+func (c *conn) opened(gc gnet.Conn, lp *loop) gnet.Action {
+	if c.link.lp == nil {
+		c.link.lp = lp
+	}
+	c.link.gc = gc
+	c.setHolder(onLoop)
+	return c.guarded((*conn).arrive)
+}
 
 // arrive begins the connection's stay on the loop. What came with it is served
 // like input, because no event will come for it.
@@ -54,17 +79,22 @@ func (c *conn) arrive() gnet.Action {
 	}
 	c.move = stay
 	switch {
+	case c.marks.has(awaited):
+		c.setDeadline(c.link.lp.now + c.lst.Limits.Handshake)
+		return c.identify()
+	case c.relay != nil:
+		return c.relay.arrive()
 	case c.layer == upgrading:
 		c.setDeadline(c.timer.deadline) // absolute
-	case c.greeted:
+	case c.marks.has(greeted):
 		c.progress()
 	case c.lst.Implicit:
-		c.greeted = true
+		c.marks.set(greeted)
 		if !c.implicitTLS() {
 			return gnet.Close
 		}
 	default:
-		c.greeted = true
+		c.marks.set(greeted)
 		c.link.lp.out = c.session.Greet(c.link.lp.out)
 		c.progress()
 	}
@@ -73,16 +103,47 @@ func (c *conn) arrive() gnet.Action {
 }
 
 // traffic: the socket has something.
-func (c *conn) traffic() gnet.Action {
-	if c.heldBy() == closing {
-		return c.linger()
+func (c *conn) traffic() gnet.Action { return c.guarded((*conn).serve) }
+
+// closed: gnet is about to close the connection's descriptor.
+func (c *conn) closed(gc gnet.Conn, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(v)
+		}
+	}()
+	if errors.Is(err, io.EOF) && c.heldBy() == onLoop && c.relay != nil {
+		c.relay.halfClosed()
 	}
-	return c.serve()
+	c.link.gc = nil // from here on the descriptor may be another client's
+	c.link.lp.timers.remove(c)
+	if c.heldBy() == leaving {
+		c.setHolder(lent)
+		c.lst.eng.spawn(c.runLent)
+		return
+	}
+	c.dropRelay()
+	switch {
+	case errors.Is(err, io.EOF):
+		c.end(ReasonPeerClosed)
+	case err != nil:
+		c.end(ReasonReset)
+	default:
+		c.end(ReasonDrained) // closed by the engine; who closed for another reason has blamed it
+	}
 }
 
 // serve does all that can be done without waiting, and leaves the connection
 // where its next move belongs.
 func (c *conn) serve() gnet.Action {
+	switch {
+	case c.heldBy() == closing:
+		return c.linger()
+	case c.marks.has(awaited):
+		return c.identify()
+	case c.relay != nil:
+		return c.relay.serve()
+	}
 	for c.move == stay && !c.link.blocked() {
 		n, err := c.read(c.link.lp.scratch)
 		if n > 0 {
@@ -136,11 +197,7 @@ func (c *conn) brokenBy(err error) Reason {
 // keeps the rest. It stops early when the connection has to move or when replies
 // no longer leave.
 func (c *conn) step(p []byte) {
-	data := p
-	if c.in != nil {
-		c.in.B = append(c.in.B, p...)
-		data = c.in.B
-	}
+	data := c.join(p)
 	for len(data) > 0 && c.move == stay && !c.link.blocked() && c.link.failure() == nil {
 		n, out, action := c.session.Step(data, c.link.lp.out)
 		data, c.link.lp.out = data[n:], out
@@ -158,6 +215,8 @@ func (c *conn) step(p []byte) {
 			c.upgrade(len(data))
 		case codec.Lend:
 			c.move = lend
+		case codec.Dial:
+			c.move = dial
 		case codec.Close:
 			c.blame(ReasonDone)
 			c.move = bye
@@ -168,17 +227,12 @@ func (c *conn) step(p []byte) {
 	c.keep(data)
 }
 
-// keep stores what is left of the input, which may be in c.in itself.
+// keep stores what is left of the input, unless nobody will want it.
 func (c *conn) keep(rest []byte) {
-	switch {
-	case len(rest) == 0 || c.move == bye:
-		release(&c.in)
-	case c.in == nil:
-		c.in = codec.GetBuffer()
-		c.in.B = append(c.in.B, rest...)
-	default:
-		c.in.B = append(c.in.B[:0], rest...)
+	if c.move == bye {
+		rest = nil
 	}
+	c.stream.keep(rest)
 }
 
 // flush gives the gathered replies to the link. A failure shows in link.err.
@@ -211,11 +265,14 @@ func (c *conn) settle() gnet.Action {
 	}
 	c.link.push(c.move == bye)
 	c.link.lp.trim(4 * c.lst.Limits.Output)
+	if c.move == bye {
+		c.dropRelay()
+	}
 	switch {
 	case c.link.failure() != nil:
 		c.blame(ReasonReset)
 		return gnet.Close
-	case c.link.blocked() || c.move == lend:
+	case c.link.blocked() || c.move == lend || c.move == dial:
 		return c.leave()
 	case c.move == bye:
 		return c.shut()
@@ -227,12 +284,29 @@ func (c *conn) settle() gnet.Action {
 func (c *conn) setDeadline(d time.Duration) { c.link.lp.timers.set(c, d) }
 
 // progress: a command is complete, the time for the next begins.
-func (c *conn) progress() { c.setDeadline(c.link.lp.now + c.lst.Limits.Command) }
+func (c *conn) progress() {
+	due := c.link.lp.now + c.lst.Limits.Command
+	if login := c.loginDue(); login != 0 {
+		due = min(due, login)
+	}
+	c.setDeadline(due)
+}
+
+// loginDue is when the client has to be logged in, or 0.
+func (c *conn) loginDue() time.Duration {
+	if c.lst.Limits.Login == 0 {
+		return 0
+	}
+	return c.started + c.lst.Limits.Login
+}
 
 // expire: the deadline has passed.
 func (c *conn) expire() gnet.Action {
 	switch {
 	case c.heldBy() == closing:
+		return gnet.Close
+	case c.marks.has(awaited):
+		c.blame(ReasonProxyHeader)
 		return gnet.Close
 	case c.layer == upgrading:
 		c.blame(ReasonHandshakeTimeout)
@@ -240,8 +314,14 @@ func (c *conn) expire() gnet.Action {
 		c.handshakeFailed(tlsbridge.ReasonTimeout, os.ErrDeadlineExceeded)
 		return gnet.Close
 	}
+	words := codec.TimedOut
+	if r := c.relay; r != nil {
+		var why Reason
+		_, why, words = r.patience()
+		c.blame(why)
+	}
 	c.blame(ReasonCommandTimeout)
-	return c.sayBye(codec.TimedOut)
+	return c.sayBye(words)
 }
 
 // dismiss: the engine is ending.
@@ -249,7 +329,7 @@ func (c *conn) dismiss() gnet.Action {
 	e := c.lst.eng
 	c.blame(ReasonDrained)
 	switch {
-	case e.at() == ending || c.layer == upgrading || !c.greeted:
+	case e.at() == ending || c.layer == upgrading || !c.marks.has(greeted):
 		return gnet.Close
 	case c.heldBy() == closing:
 		return gnet.None
@@ -258,7 +338,11 @@ func (c *conn) dismiss() gnet.Action {
 }
 
 func (c *conn) sayBye(r codec.Refusal) gnet.Action {
-	c.link.lp.out = c.session.Refuse(r, c.link.lp.out)
+	if c.relay != nil {
+		c.link.lp.out = c.relay.refuse(r, c.link.lp.out)
+	} else {
+		c.link.lp.out = c.session.Refuse(r, c.link.lp.out)
+	}
 	c.move = bye
 	return c.settle()
 }
@@ -271,4 +355,10 @@ func (c *conn) startAnew(state *tls.ConnectionState) {
 		c.link.lp.out = c.session.Greet(c.link.lp.out)
 	}
 	c.progress()
+	if c.lst.Dial != nil { // it may want its backend at once
+		var action codec.Action
+		if _, c.link.lp.out, action = c.session.Step(nil, c.link.lp.out); action == codec.Dial {
+			c.move = dial
+		}
+	}
 }

@@ -47,6 +47,16 @@ type Listener struct {
 	// The Peer is the engine's, does not change, and may be kept by the session.
 	NewSession func(*codec.Peer) codec.Session
 	Limits     Limits
+
+	// Dial connects a session to its backend and has it introduced; nil: sessions
+	// have none. Many goroutines may call it. It waits, but no longer than ctx and
+	// a limit of its own allow. Sessions are then codec.Relayed.
+	Dial func(ctx context.Context, s codec.Relayed, c *codec.Client) (Upstream, error)
+
+	// Trusted are the networks of proxies that begin each connection with a PROXY
+	// header, version 1 or 2, which says who the client is. Others are not let in.
+	// Nil: clients connect themselves.
+	Trusted []netip.Prefix
 }
 
 // Limits bound one connection.
@@ -57,6 +67,9 @@ type Limits struct {
 	BodyStall      time.Duration // without a byte of a body; default 180 s (RFC 5321 §4.5.3.2.5)
 	BodyRate       int           // bytes/s of a body, counted after its first minute; default 500
 	Output         int           // bytes of replies gathered before they are written; default 64 KiB
+	Idle           time.Duration // of a relayed session whose bytes are carried across unseen; default 30 min
+	Reply          time.Duration // for a reply of the backend; default 10 min (RFC 5321 §4.5.3.2.6)
+	Login          time.Duration // from the start until bytes are carried across unseen; default 0: no limit
 	Linger         time.Duration // waiting for the peer's FIN after ours; default 5 s
 }
 
@@ -83,6 +96,8 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.BodyStall, 180*time.Second)
 	setDefault(&l.BodyRate, 500)
 	setDefault(&l.Output, 64<<10)
+	setDefault(&l.Idle, 30*time.Minute)
+	setDefault(&l.Reply, 10*time.Minute)
 	setDefault(&l.Linger, 5*time.Second)
 }
 
@@ -147,7 +162,11 @@ func New(cfg Config) (*Engine, error) {
 	setDefault(&cfg.Loops, defaultLoops())
 	setDefault(&cfg.Log, slog.Default())
 	cfg.Admission.setDefaults()
-	most, why := AutoMaxConnections(len(cfg.Listeners), cfg.Loops)
+	each := 1
+	if slices.ContainsFunc(cfg.Listeners, func(l Listener) bool { return l.Dial != nil }) {
+		each = 2 // its own, and its backend's
+	}
+	most, why := AutoMaxConnections(len(cfg.Listeners), cfg.Loops, each)
 	switch n := &cfg.Admission.MaxConnections; {
 	case *n == 0:
 		*n = most
@@ -226,6 +245,8 @@ func (e *Engine) Stats() Stats {
 	s := Stats{
 		Accepted: e.stats.accepted.Load(), Open: e.stats.open.Load(), Lent: e.stats.lent.Load(),
 		Upgrades: e.stats.upgrades.Load(), Failed: e.stats.failed.Load(),
+		Relayed: e.stats.relayed.Load(), Dialed: e.stats.dialed.Load(), NoBackend: e.stats.dialFailed.Load(),
+		ToBackend: e.stats.toBackend.Load(), FromBackend: e.stats.fromBackend.Load(),
 		Refused: e.stats.refused.Load(), Injected: e.stats.injected.Load(), Panics: e.stats.panics.Load(),
 		Handshake: HandshakeStats{Computing: h.Computing, Queued: h.Queued, Waiting: h.Waiting, Parked: h.Parked},
 	}

@@ -1,13 +1,22 @@
 package engine
 
 import (
-	"errors"
-	"io"
 	"net"
 	"sync/atomic"
 
 	"github.com/panjf2000/gnet/v2"
 )
+
+// resident is what a loop's connection belongs to: a client's *conn, or the *relay
+// of a backend's.
+type resident interface {
+	opened(gc gnet.Conn, lp *loop) gnet.Action
+	traffic() gnet.Action
+	// closed runs before the descriptor is closed, for what leaves the loop as well
+	// as for what has ended. err is io.EOF when the peer has ended it, and nil when
+	// we have.
+	closed(gc gnet.Conn, err error)
+}
 
 // handler translates gnet's events; it has no policy.
 type handler struct {
@@ -17,22 +26,17 @@ type handler struct {
 
 // ticket brings a connection to a loop. used tells that it has arrived.
 type ticket struct {
-	c    *conn
+	who  resident
 	used atomic.Bool
 }
 
 func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	t := gc.Context().(*ticket)
-	c := t.c
-	gc.SetContext(c)
-	if c.link.lp == nil {
-		c.link.lp = h.e.loopOf(gc.EventLoop())
-	}
-	c.link.gc = gc
+	gc.SetContext(t.who)
 	forgetAddresses(gc)
-	c.setHolder(onLoop)
+	lp := h.e.loopOf(gc.EventLoop())
 	t.used.Store(true)
-	return nil, c.guarded((*conn).arrive)
+	return nil, t.who.opened(gc, lp)
 }
 
 // forgetAddresses frees what gnet keeps of the addresses and never uses: c.peer has them.
@@ -44,34 +48,11 @@ func forgetAddresses(gc gnet.Conn) {
 	}
 }
 
-func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
-	c := gc.Context().(*conn)
-	return c.guarded((*conn).traffic)
-}
+func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action { return gc.Context().(resident).traffic() }
 
-// OnClose runs for every connection that leaves a loop: one that is being lent
-// as well as one that has ended.
 func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
-	c := gc.Context().(*conn)
-	defer func() {
-		if v := recover(); v != nil {
-			c.panicked(v)
-		}
-	}()
-	c.link.gc = nil // from here on the descriptor may be another client's
-	c.link.lp.timers.remove(c)
-	if c.heldBy() == leaving {
-		c.setHolder(lent)
-		h.e.spawn(c.runLent)
-		return gnet.None
-	}
-	switch {
-	case errors.Is(err, io.EOF):
-		c.end(ReasonPeerClosed)
-	case err != nil:
-		c.end(ReasonReset)
-	default:
-		c.end(ReasonDrained) // closed by the engine; who closed for another reason has blamed it
+	if who, ok := gc.Context().(resident); ok { // else it was let go of
+		who.closed(gc, err)
 	}
 	return gnet.None
 }

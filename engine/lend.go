@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -22,17 +23,27 @@ const bodyGrace = time.Minute
 // something to read.
 var bodyBuffers = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
 
-// leave takes the connection off its loop, with all that was read for it. gnet
-// closes its own descriptor; OnClose then starts the goroutine.
+func getBody() *[]byte { return bodyBuffers.Get().(*[]byte) }
+
+// putBody gives a buffer back. It may have held credentials.
+func putBody(b *[]byte) {
+	clear(*b)
+	bodyBuffers.Put(b)
+}
+
+// leave takes the connection off its loop, with its backend's and all that was
+// read for them. gnet closes its own descriptor; OnClose then starts the goroutine.
 func (c *conn) leave() gnet.Action {
-	fd, err := c.link.gc.Dup()
+	err := c.link.leaveLoop()
+	if err == nil && c.relay != nil {
+		err = c.relay.leave()
+	}
 	if err != nil {
 		c.outOf(err, "lending a connection")
 		c.blame(ReasonNoDescriptor)
+		c.link.hangUp()
 		return gnet.Close
 	}
-	c.fd = int32(fd)
-	c.link.leaveLoop()
 	c.setHolder(leaving)
 	return gnet.Close
 }
@@ -40,10 +51,15 @@ func (c *conn) leave() gnet.Action {
 // runLent is a lent connection's goroutine.
 func (c *conn) runLent() {
 	e := c.lst.eng
-	if err := c.adopt(); err != nil {
+	err := c.link.adopt(e)
+	if err == nil && c.relay != nil {
+		err = c.relay.adopt()
+	}
+	if err != nil {
 		if c.outOf(err, "lending a connection") {
 			c.blame(ReasonNoDescriptor)
 		}
+		c.link.hangUp()
 		c.end(ReasonReset)
 		return
 	}
@@ -54,6 +70,7 @@ func (c *conn) runLent() {
 
 	c.workLent()
 	if c.move == bye {
+		c.dropRelay()
 		c.setHolder(closing)
 		c.farewell()
 	}
@@ -62,23 +79,21 @@ func (c *conn) runLent() {
 	delete(e.lentSet, c)
 	e.lentMu.Unlock()
 	e.stats.lent.Add(-1)
-	tc := c.link.off.tc
-	c.link.off.tc = nil
-	c.link.back()
 	if c.move == bye {
-		_ = tc.Close()
+		c.link.hangUp()
 		c.end(ReasonReset)
 		return
 	}
-	c.giveBack(tc)
+	c.giveBack()
 }
 
-// adopt makes a blocking connection of the descriptor taken from gnet.
-func (c *conn) adopt() error {
-	e := c.lst.eng
+// adopt makes a blocking connection of the descriptor taken from gnet. Any
+// failure but a lack of ours means that the peer is gone.
+func (l *link) adopt(e *Engine) error {
 	e.swap <- struct{}{}
 	defer func() { <-e.swap }()
-	f := os.NewFile(uintptr(c.fd), "")
+	f := os.NewFile(uintptr(l.off.fd), "")
+	l.off.fd = 0
 	nc, err := net.FileConn(f)
 	_ = f.Close()
 	if err != nil {
@@ -92,7 +107,7 @@ func (c *conn) adopt() error {
 		return net.ErrClosed
 	}
 	_ = tc.SetKeepAlive(false) // FileConn has switched it on
-	c.link.detour().tc = tc
+	l.off.tc = tc
 	return nil
 }
 
@@ -108,35 +123,82 @@ func (c *conn) outOf(err error, doing string) bool {
 	return false
 }
 
-// giveBack returns the connection to its loop. Unless the loop has taken it, it
-// is still ours to end.
-func (c *conn) giveBack(tc *net.TCPConn) {
-	e := c.lst.eng
-	e.swap <- struct{}{}
-	defer func() { <-e.swap }()
-	_ = tc.SetDeadline(time.Time{})
+// giveBack returns the connection to its loop, its backend's first. Unless the
+// loop has taken it, it is still ours to end.
+func (c *conn) giveBack() {
 	c.setHolder(returning)
-	t := &ticket{c: c}
-	done, err := c.link.lp.el.Enroll(gnet.NewContext(context.Background(), t), tc)
-	if err != nil {
-		_ = tc.Close()
-	} else {
-		err = (<-done).Err
+	var err error
+	if c.relay != nil {
+		err = c.relay.giveBack()
 	}
-	if !t.used.Load() {
-		c.outOf(err, "giving a connection back")
-		c.end(ReasonNoDescriptor)
+	if err == nil {
+		if err = c.link.giveBack(c); err == nil {
+			return
+		}
+		c.dropOnLoop()
+	}
+	c.link.hangUp()
+	c.outOf(err, "giving a connection back")
+	c.end(ReasonNoDescriptor)
+}
+
+// dropOnLoop drops a relay that is back on its loop, where its client is not.
+func (c *conn) dropOnLoop() {
+	done := make(chan struct{})
+	if c.link.lp.el.Execute(context.Background(), runFunc(func() {
+		defer close(done)
+		c.dropRelay()
+	})) == nil {
+		<-done
 	}
 }
 
+// runFunc is a gnet.Runnable.
+type runFunc func()
+
+func (f runFunc) Run(context.Context) error {
+	f()
+	return nil
+}
+
+// giveBack enrols the link with its loop, for r. After an error it is not there.
+func (l *link) giveBack(r resident) error {
+	e := l.lp.eng
+	e.swap <- struct{}{}
+	defer func() { <-e.swap }()
+	tc := l.off.tc
+	l.off.tc = nil
+	l.back()
+	_ = tc.SetDeadline(time.Time{})
+	t := &ticket{who: r}
+	done, err := l.lp.el.Enroll(gnet.NewContext(context.Background(), t), tc)
+	if err != nil {
+		_ = tc.Close()
+		return err
+	}
+	err = (<-done).Err
+	if t.used.Load() { // only OnOpen having run is success
+		return nil
+	}
+	return cmp.Or(err, net.ErrClosed)
+}
+
 // interrupt makes a lent connection look at the engine's stage; cut also stops
-// its writes. Called with lentMu held, so tc is there.
+// its writes. Called with lentMu held, so that the sockets are there.
 func (c *conn) interrupt(cut bool) {
-	past := time.Unix(1, 0)
+	c.link.interrupt(cut)
+	if r := c.relay; r != nil {
+		r.link.interrupt(cut)
+	}
+}
+
+var past = time.Unix(1, 0)
+
+func (l *link) interrupt(cut bool) {
 	if cut {
-		_ = c.link.off.tc.SetDeadline(past)
+		_ = l.off.tc.SetDeadline(past)
 	} else {
-		_ = c.link.off.tc.SetReadDeadline(past)
+		_ = l.off.tc.SetReadDeadline(past)
 	}
 }
 
@@ -156,11 +218,18 @@ func (c *conn) workLent() {
 	case c.layer == upgrading:
 		deadline = c.timer.deadline
 	}
+	if c.relay != nil {
+		c.relay.carry()
+		return
+	}
 	if err := c.link.drain(c.lst.eng.deadline(deadline)); err != nil {
 		c.outputFailed(err)
 		return
 	}
-	if c.move == lend && c.mayOpen() {
+	switch {
+	case c.move == dial:
+		c.connect()
+	case c.move == lend && c.mayOpen():
 		defer c.lst.eng.files.Release(1)
 		c.stepLent()
 	}
@@ -323,7 +392,7 @@ func (b *body) more(rest []byte) ([]byte, error) {
 		}
 	}
 	if b.buf == nil {
-		b.buf = bodyBuffers.Get().(*[]byte)
+		b.buf = getBody()
 	}
 	buf := *b.buf
 	n := copy(buf, rest)
@@ -360,7 +429,7 @@ func (b *body) soon(rest []byte) ([]byte, error) {
 	if c.tls.Buffered() == 0 && c.link.await() != nil {
 		return nil, errIdle
 	}
-	b.buf = bodyBuffers.Get().(*[]byte)
+	b.buf = getBody()
 	n, _ := c.read(*b.buf)
 	if n == 0 {
 		return nil, errIdle
@@ -392,7 +461,7 @@ func (b *body) why(err error) error {
 
 func (b *body) free() {
 	if b.buf != nil {
-		bodyBuffers.Put(b.buf)
+		putBody(b.buf)
 		b.buf = nil
 	}
 }

@@ -28,6 +28,7 @@ type link struct {
 // detour is what only a connection has that is lent, on its way, or failing.
 type detour struct {
 	tc      *net.TCPConn               // nil unless lent
+	fd      int                        // between leave and adopt: the descriptor taken from gnet; ours to close
 	ahead   *[]byte                    // of bodyBuffers; nil when unread is empty
 	unread  []byte                     // read from tc, not yet by us: comes before everything else
 	prefix  *bytebufferpool.ByteBuffer // read by gnet, not yet by us: comes before what gc and tc have
@@ -47,7 +48,7 @@ func (l *link) detour() *detour {
 // back ends the detour of a connection that has returned to its loop, unless
 // something of it is left.
 func (l *link) back() {
-	if off := l.off; off != nil && off.tc == nil && off.ahead == nil && off.prefix == nil && off.pending == nil && off.err == nil {
+	if off := l.off; off != nil && off.tc == nil && off.fd == 0 && off.ahead == nil && off.prefix == nil && off.pending == nil && off.err == nil {
 		l.off = nil
 	}
 }
@@ -188,9 +189,16 @@ func (l *link) buffered() int {
 	return n
 }
 
-// leaveLoop lets go of gc, taking along what it has read.
-func (l *link) leaveLoop() {
+// leaveLoop lets go of gc, taking along its socket and what it has read. Who
+// calls it sees to it that gnet closes gc.
+func (l *link) leaveLoop() error {
+	// At least 3, so that 0 is none.
+	fd, err := unix.FcntlInt(uintptr(l.gc.Fd()), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return os.NewSyscallError("dup", err)
+	}
 	off := l.detour()
+	off.fd = fd
 	if rest, _ := l.gc.Next(-1); len(rest) > 0 {
 		if off.prefix == nil {
 			off.prefix = codec.GetBuffer()
@@ -198,6 +206,20 @@ func (l *link) leaveLoop() {
 		off.prefix.B = append(off.prefix.B, rest...)
 	}
 	l.gc = nil
+	return nil
+}
+
+// hangUp closes the socket unless gnet has it.
+func (l *link) hangUp() {
+	switch off := l.off; {
+	case off == nil:
+	case off.tc != nil:
+		_ = off.tc.Close()
+		off.tc = nil
+	case off.fd != 0:
+		_ = unix.Close(off.fd)
+		off.fd = 0
+	}
 }
 
 // drain writes what is pending before anything else is written. Lent only.
@@ -227,13 +249,13 @@ func (l *link) await() error {
 	}
 	var failed error // an error is told once: a read behind it would see EOF
 	err = raw.Read(func(fd uintptr) bool {
-		buf := bodyBuffers.Get().(*[]byte)
+		buf := getBody()
 		var n int
 		if n, failed = unix.Read(int(fd), *buf); n > 0 {
 			off.ahead, off.unread = buf, (*buf)[:n]
 			return true
 		}
-		bodyBuffers.Put(buf)
+		putBody(buf)
 		return failed != unix.EAGAIN
 	})
 	if err == nil && failed != nil && failed != unix.EINTR {
@@ -244,7 +266,7 @@ func (l *link) await() error {
 
 func (d *detour) freeAhead() {
 	if d.ahead != nil {
-		bodyBuffers.Put(d.ahead)
+		putBody(d.ahead)
 		d.ahead, d.unread = nil, nil
 	}
 }

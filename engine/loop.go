@@ -23,6 +23,9 @@ type loop struct {
 	scratch   []byte        // input of the event being served
 	out       []byte        // replies of the event being served, not yet given to the link
 	wire      []byte        // its output, not yet given to the socket
+	up        []byte        // what the event has for a backend
+	serving   *relay        // whose backend's event is being served
+	left      bool          // it has left the loop in that event
 	lane      *tlsbridge.Lane
 	turn      turn        // to be computed next
 	computing bool        // handshakes are being computed, or are about to be
@@ -83,6 +86,9 @@ func (lp *loop) trim(most int) {
 	if cap(lp.wire) > most {
 		lp.wire = nil
 	}
+	if cap(lp.up) > most {
+		lp.up = nil
+	}
 }
 
 // act does work on a connection outside of gnet's events, on the loop.
@@ -110,5 +116,6 @@ func (c *conn) guarded(work func(*conn) gnet.Action) (action gnet.Action) {
 // panicked records a bug. The session is not asked for words: it may be what is broken.
 func (c *conn) panicked(v any) {
 	c.lst.eng.panicked(c.peer.ID, v)
-	c.why, c.blamed = ReasonPanic, true
+	c.why = ReasonPanic
+	c.marks.set(blamed)
 }

@@ -70,5 +70,6 @@ type move uint8
 const (
 	stay move = iota // on the loop, unless output has to drain first
 	lend             // the session's next step may wait
+	dial             // the session wants its backend
 	bye              // say what is left to say, and close
 )

@@ -18,12 +18,19 @@ const (
 	ReasonDrained                        // shutdown
 	ReasonNoDescriptor                   // the process is out of descriptors
 	ReasonPanic                          // a bug of ours
+	ReasonIdle                           // a relayed session was idle for too long
+	ReasonNoBackend                      // no backend could be reached
+	ReasonBackendClosed                  // the backend ended the session in good order
+	ReasonBackendLost                    // the backend's connection failed, or ended where it should not
+	ReasonBackendTimeout                 // the backend did not answer
+	ReasonProxyHeader                    // no PROXY header came, or a malformed one
 
 	// Reasons of connections that were turned away at the door.
 	ReasonMaxConnections
 	ReasonClientConnections
 	ReasonClientRate
-	ReasonNoTLS // implicit TLS, and no handshake can be served
+	ReasonNoTLS     // implicit TLS, and no handshake can be served
+	ReasonUntrusted // not one of the proxies that are expected
 
 	numReasons
 )
@@ -42,6 +49,13 @@ var reasonNames = [numReasons]string{
 	ReasonDrained:           "drained",
 	ReasonNoDescriptor:      "no_descriptor",
 	ReasonPanic:             "panic",
+	ReasonIdle:              "idle",
+	ReasonNoBackend:         "no_backend",
+	ReasonBackendClosed:     "backend_closed",
+	ReasonBackendLost:       "backend_lost",
+	ReasonBackendTimeout:    "backend_timeout",
+	ReasonProxyHeader:       "proxy_header",
+	ReasonUntrusted:         "untrusted",
 	ReasonMaxConnections:    "max_connections",
 	ReasonClientConnections: "client_connections",
 	ReasonClientRate:        "client_rate",

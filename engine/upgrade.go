@@ -36,6 +36,7 @@ func (c *conn) upgrade(behind int) {
 		return
 	}
 	defer permit.Release() // should GoAhead panic; nothing once TLS has it
+	c.dropRelay()          // of the plaintext session
 	lp.out = c.session.GoAhead(lp.out)
 	c.flush()
 	release(&c.in)
@@ -110,7 +111,7 @@ func (c *conn) handshakeOver(err error) {
 		c.handshakeFailed(he.Reason, he.Err)
 		return
 	}
-	c.told = true
+	c.marks.set(told)
 	e.stats.upgrades.Add(1)
 	state := c.tls.ConnectionState()
 	c.startAnew(&state)
@@ -150,7 +151,7 @@ func (c *conn) handshakeCutOff() {
 
 func (c *conn) handshakeFailed(reason tlsbridge.Reason, err error) {
 	e := c.lst.eng
-	c.told = true
+	c.marks.set(told)
 	e.stats.failed.Add(1)
 	e.log.Info("handshake failed", "id", c.peer.ID, "listener", c.lst.Name, "peer", c.peer.Remote,
 		"reason", reason, "sni", hostName(c.tls.ConnectionState()), "err", err)

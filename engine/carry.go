@@ -1,0 +1,431 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"starttlsd/codec"
+	"starttlsd/tlsbridge"
+)
+
+// carriage is what the two goroutines of a lent pair share. Its lock guards the
+// session and all of the relay but the streams: each goroutine reads one of them
+// and writes the other. While there is a dialogue, the client's is written to with
+// the lock held, because both do.
+type carriage struct {
+	mu    sync.Mutex
+	moved sync.Cond // hold was lifted, or over was set
+	over  bool      // both goroutines have to stop
+	still int       // directions in which nothing has come for a moment
+}
+
+// way is one direction of a lent pair, and its goroutine's.
+type way struct {
+	r     *relay
+	from  *stream
+	to    *stream
+	pass  func(data []byte) (rest []byte, err error) // gives data on, as far as it makes frames
+	end   func() error                               // from has ended: tell to
+	ended *bool                                      // it had when the pair was lent
+	buf   *[]byte                                    // of more; nil while there is nothing in it
+	out   []byte                                     // of the session, for the client
+	up    []byte                                     // of the session, for the backend
+	still bool
+}
+
+// What ends a way besides the failure of a stream.
+var (
+	errStop    = errors.New("stopped")                  // over is set, or this direction has ended in good order
+	errOverdue = errors.New("idle for too long")        // see patience
+	errDone    = errors.New("the session has ended")    // by a Close
+	errEnded   = errors.New("both directions ended")    // or nothing is owed to the client that ended its own
+	errBackend = errors.New("writing to the backend")   // wraps the cause
+	errClient  = errors.New("writing to the client")    // wraps the cause
+	errUpgrade = errors.New("STARTTLS is for the loop") // nothing is lost
+)
+
+// carry passes bytes on, waiting, until both directions are still or the session is
+// over. It is a lent pair's work, on the goroutine that the pair was lent to.
+func (r *relay) carry() {
+	c := r.c
+	r.lent = &carriage{}
+	r.lent.moved.L = &r.lent.mu
+	c.move = stay
+	r.progress()
+	up := &way{r: r, from: &c.stream, to: &r.stream, ended: &r.upEnded}
+	up.pass, up.end = up.passUp, r.endUp
+	down := &way{r: r, from: &r.stream, to: &c.stream, ended: &r.downEnded}
+	down.pass, down.end = down.passDown, r.endDown
+	done := make(chan struct{})
+	c.lst.eng.spawn(func() {
+		defer close(done)
+		down.run()
+	})
+	up.run()
+	<-done
+	r.lent = nil
+}
+
+// run carries until there is a reason not to, and sees to what follows from it.
+func (w *way) run() {
+	defer func() {
+		if v := recover(); v != nil {
+			w.r.finish(ReasonPanic, nobody)
+			w.r.c.lst.eng.panicked(w.r.c.peer.ID, v)
+		}
+	}()
+	defer w.free()
+	r := w.r
+	err := w.carry()
+	switch {
+	case errors.Is(err, errStop):
+	case errors.Is(err, errUpgrade):
+		r.lent.mu.Lock()
+		r.stop()
+		r.lent.mu.Unlock()
+	case errors.Is(err, errDone):
+		r.finish(ReasonDone, nobody)
+	case errors.Is(err, errEnded):
+		r.finish(ReasonPeerClosed, nobody)
+	case errors.Is(err, errDraining):
+		r.finish(ReasonDrained, codec.Draining)
+	case errors.Is(err, errOverdue):
+		r.lent.mu.Lock()
+		_, why, words := r.patience()
+		r.lent.mu.Unlock()
+		r.finish(why, words)
+	case errors.Is(err, errBackend):
+		r.backendFailed(err)
+	case errors.Is(err, errClient):
+		r.finish(r.unread(err), nobody)
+	case w.from == &r.stream: // errLost as well
+		r.finish(ReasonBackendLost, codec.Unavailable)
+	case errors.Is(err, io.ErrUnexpectedEOF): // without close_notify: nothing that is owed can be said
+		r.finish(ReasonPeerClosed, nobody)
+	default:
+		why := ReasonTLSError
+		if errno := syscall.Errno(0); w.from.tls == nil || errors.As(err, &errno) {
+			why = ReasonReset
+		}
+		r.finish(why, nobody)
+	}
+}
+
+func (w *way) carry() error {
+	e, limits := w.r.c.lst.eng, &w.r.c.lst.Limits
+	if err := w.to.link.drain(e.deadline(e.now() + limits.BodyStall)); err != nil {
+		return w.writing(err)
+	}
+	data := w.from.join(nil)
+	defer func() { w.from.keep(data) }()
+	for {
+		var err error
+		if data, err = w.pass(data); err != nil {
+			return err
+		}
+		if *w.ended {
+			return w.end()
+		}
+		switch data, err = w.more(data); {
+		case errors.Is(err, io.EOF):
+			return w.end()
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// more waits for input and returns rest, which it may move, with what has come
+// behind it.
+func (w *way) more(rest []byte) ([]byte, error) {
+	if len(rest) == 0 {
+		release(&w.from.in)
+	}
+	for {
+		if err := w.wait(len(rest)); err != nil {
+			return rest, err
+		}
+		if w.buf == nil {
+			w.buf = getBody()
+		}
+		buf := *w.buf
+		n := copy(buf, rest)
+		release(&w.from.in)
+		rest = buf[:n]
+		m, err := w.from.read(buf[n:])
+		switch {
+		case m > 0:
+			return buf[:n+m], nil
+		case err == nil, errors.Is(err, tlsbridge.ErrWouldBlock), errors.Is(err, os.ErrDeadlineExceeded):
+		default:
+			return rest, err
+		}
+	}
+}
+
+// wait returns nil when there is something to read. kept is what buf has to keep:
+// without it, there is no buffer while nothing comes.
+func (w *way) wait(kept int) error {
+	r, e, link := w.r, w.r.c.lst.eng, &w.from.link
+	for {
+		until := e.now() + moment
+		if w.still {
+			r.lent.mu.Lock()
+			until = r.due
+			r.lent.mu.Unlock()
+		}
+		_ = link.off.tc.SetReadDeadline(e.deadline(until))
+		// Behind the deadline: who interrupts says first what for.
+		if err := w.mayStay(); err != nil {
+			return err
+		}
+		if w.from.tls != nil && w.from.tls.Buffered() > 0 {
+			return w.stirs()
+		}
+		err := link.await()
+		if err == nil {
+			return w.stirs()
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if kept == 0 {
+			w.free()
+		}
+		if err := w.rests(); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *way) mayStay() error {
+	l := w.r.lent
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.over:
+		return errStop
+	case w.r.c.lst.eng.at() >= farewells:
+		return errDraining
+	}
+	return nil
+}
+
+// stirs: something has come. A record that is not whole soon is waited for anew.
+func (w *way) stirs() error {
+	e, l := w.r.c.lst.eng, w.r.lent
+	if !w.still {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w.still = false
+	l.still--
+	_ = w.from.link.off.tc.SetReadDeadline(e.deadline(e.now() + moment))
+	if l.over {
+		w.from.link.interrupt(false)
+	}
+	return nil
+}
+
+// rests: nothing has come for a moment. When that is so in both directions, the
+// pair belongs on its loop.
+func (w *way) rests() error {
+	r, l := w.r, w.r.lent
+	if err := w.mayStay(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.c.lst.eng.now() >= r.due {
+		return errOverdue
+	}
+	if w.still {
+		return nil
+	}
+	w.still = true
+	if l.still++; l.still == 2 && !r.upEnded && !r.downEnded {
+		r.stop()
+		return errStop
+	}
+	return nil
+}
+
+func (w *way) free() {
+	if w.buf != nil {
+		putBody(w.buf)
+		w.buf = nil
+	}
+}
+
+// passUp gives the client's data to the session, or to the backend.
+func (w *way) passUp(data []byte) ([]byte, error) {
+	for {
+		n, action, err := w.forward(data)
+		data = data[n:]
+		if err == nil || errors.Is(err, errDone) || errors.Is(err, errUpgrade) {
+			if werr := w.write(w.up); werr != nil {
+				err = werr
+			}
+		}
+		switch {
+		case err != nil:
+			return data, err
+		case action == codec.Opaque:
+			return nil, w.write(data)
+		case action == codec.NeedMore:
+			return data, nil
+		}
+	}
+}
+
+// forward is a call of Forward, when it may be called. Opaque means that there is no
+// need to.
+func (w *way) forward(data []byte) (n int, action codec.Action, err error) {
+	r := w.r
+	r.lent.mu.Lock()
+	defer r.lent.mu.Unlock()
+	for r.hold && !r.lent.over {
+		r.lent.moved.Wait()
+	}
+	w.up = w.up[:0]
+	switch {
+	case r.lent.over:
+		return 0, 0, errStop
+	case r.opaque:
+		if len(data) > 0 {
+			r.progress()
+		}
+		return 0, codec.Opaque, nil
+	case len(data) == 0:
+		return 0, codec.NeedMore, nil
+	}
+	n, w.up, w.out, action = r.session.Forward(data, w.up, w.out[:0])
+	r.forwarded(action, n)
+	switch action {
+	case codec.NeedMore, codec.Continue, codec.Content:
+	case codec.Hold:
+		r.hold = true
+	case codec.Upgrade:
+		r.asked = true
+		err = errUpgrade
+	case codec.Close:
+		err = errDone
+	default:
+		panic("engine: an Action that Forward may not return")
+	}
+	if werr := r.toClient(w.out); werr != nil {
+		err = werr
+	}
+	return n, action, err
+}
+
+// passDown gives the backend's data to the session, or to the client.
+func (w *way) passDown(data []byte) ([]byte, error) {
+	for len(data) > 0 {
+		n, err := w.reply(data)
+		if n == 0 || err != nil {
+			return data[n:], err
+		}
+		data = data[n:]
+	}
+	return nil, nil
+}
+
+// reply is a call of Reply, if there is a need to.
+func (w *way) reply(data []byte) (n int, err error) {
+	r := w.r
+	if w.unseen() {
+		return len(data), r.toClient(data)
+	}
+	r.lent.mu.Lock()
+	defer r.lent.mu.Unlock()
+	if r.lent.over {
+		return 0, errStop
+	}
+	var action codec.Action
+	n, w.out, action = r.session.Reply(data, w.out[:0])
+	switch action {
+	case codec.NeedMore:
+	case codec.Content:
+		r.progress()
+	case codec.Continue, codec.Opaque:
+		r.hold, r.opaque = false, action == codec.Opaque
+		r.lent.moved.Broadcast()
+		r.progress()
+	case codec.Close:
+		err = errDone
+	default:
+		panic("engine: an Action that Reply may not return")
+	}
+	if werr := r.toClient(w.out); werr != nil {
+		err = werr
+	}
+	return n, err
+}
+
+// unseen reports whether bytes are carried across as they are.
+func (w *way) unseen() bool {
+	r := w.r
+	r.lent.mu.Lock()
+	defer r.lent.mu.Unlock()
+	if r.opaque {
+		r.progress()
+	}
+	return r.opaque
+}
+
+// write gives p to the backend, waiting.
+func (w *way) write(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return w.writing(w.r.waitingWrite(&w.r.stream, p))
+}
+
+// toClient gives p to the client, waiting.
+func (r *relay) toClient(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if err := r.waitingWrite(&r.c.stream, p); err != nil {
+		return errors.Join(errClient, err)
+	}
+	return nil
+}
+
+// writing says where err has come from.
+func (w *way) writing(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case w.to == &w.r.stream:
+		return errors.Join(errBackend, err)
+	default:
+		return errors.Join(errClient, err)
+	}
+}
+
+func (r *relay) waitingWrite(s *stream, p []byte) error {
+	e := r.c.lst.eng
+	_ = s.link.off.tc.SetWriteDeadline(e.deadline(e.now() + r.c.lst.Limits.BodyStall))
+	if e.at() == ending {
+		s.link.interrupt(true)
+	}
+	return s.write(p)
+}
+
+// unread is why a client could not be written to.
+func (r *relay) unread(err error) Reason {
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return ReasonReset
+	case r.c.lst.eng.at() == ending:
+		return ReasonDrained
+	default:
+		return ReasonOutputTimeout
+	}
+}

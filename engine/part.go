@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"errors"
+	"os"
+
+	"starttlsd/codec"
+)
+
+// nobody hears the words.
+const nobody codec.Refusal = 0xff
+
+// finish ends a lent pair: the words are said if there is still a dialogue, and
+// both goroutines stop.
+func (r *relay) finish(why Reason, words codec.Refusal) {
+	r.lent.mu.Lock()
+	defer r.lent.mu.Unlock()
+	if r.lent.over {
+		return
+	}
+	r.c.blame(why)
+	r.c.move = bye
+	if words != nobody {
+		_ = r.toClient(r.refuse(words, nil))
+	}
+	r.stop()
+}
+
+// stop has both goroutines stop. Called with the lock held.
+func (r *relay) stop() {
+	c, e := r.c, r.c.lst.eng
+	r.lent.over = true
+	r.lent.moved.Broadcast()
+	c.link.interrupt(false)
+	r.link.interrupt(false)
+	if c.move == bye { // what is just being written has little time left
+		end := e.deadline(e.now() + c.lst.Limits.Linger)
+		_ = c.link.off.tc.SetWriteDeadline(end)
+		_ = r.link.off.tc.SetWriteDeadline(end)
+	}
+}
+
+// backendFailed: nothing more can be written to the backend. It may have said why.
+func (r *relay) backendFailed(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		r.finish(ReasonBackendTimeout, codec.Unavailable)
+		return
+	}
+	r.lent.mu.Lock()
+	ended := r.downEnded
+	r.upEnded = true
+	r.due = r.c.lst.eng.now() + r.c.lst.Limits.Linger
+	r.link.interrupt(false) // to see that
+	r.lent.mu.Unlock()
+	if ended {
+		r.finish(ReasonBackendClosed, nobody)
+	}
+}
+
+// endUp tells the backend that the client has ended its direction. Replies may
+// still come.
+func (r *relay) endUp() error {
+	r.lent.mu.Lock()
+	r.upEnded = true
+	over := r.downEnded || !r.opaque && !r.session.Outstanding()
+	r.progress()
+	r.link.interrupt(false) // there is a new deadline
+	r.lent.mu.Unlock()
+	if over {
+		return errEnded
+	}
+	r.stream.halfClose()
+	return errStop
+}
+
+// endDown tells the client that the backend has ended its direction.
+func (r *relay) endDown() error {
+	r.lent.mu.Lock()
+	over, opaque := r.upEnded, r.opaque
+	if opaque {
+		r.downEnded = true
+		r.c.blame(ReasonBackendClosed)
+		r.progress()
+		r.c.link.interrupt(false)
+	}
+	r.lent.mu.Unlock()
+	switch {
+	case !opaque:
+		return errLost
+	case over:
+		return errEnded
+	}
+	r.c.stream.halfClose()
+	return errStop
+}
+
+// errLost: the backend has ended its direction in the middle of the dialogue.
+var errLost = errors.New("the backend has gone")
+
+// halfClose ends our direction of a lent stream.
+func (s *stream) halfClose() {
+	if s.tls != nil {
+		_ = s.tls.CloseNotify()
+	}
+	_ = s.link.off.tc.CloseWrite()
+}

@@ -1,0 +1,265 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"starttlsd/codec"
+	"starttlsd/tlsbridge"
+)
+
+// Upstream is a connection to a backend, to which the session was introduced.
+type Upstream struct {
+	TCP   *net.TCPConn    // becomes the engine's; without deadlines
+	TLS   *tlsbridge.Conn // nil in plaintext
+	Ahead []byte          // decrypted, and not consumed by the session
+}
+
+// relay is the backend's side of a connection. The pair has one holder: both sides
+// are on the same loop (pump.go), or with two goroutines (carry.go). Only on the
+// way to the loop is the backend there before the client: what comes then is kept.
+type relay struct {
+	c       *conn
+	session codec.Relayed
+	stream                // the backend's
+	due     time.Duration // when the pair has been idle for too long
+	content content
+	lent    *carriage // nil on the loop
+
+	opaque    bool // bytes are carried across unseen
+	hold      bool // the client's bytes wait for a reply
+	fresh     bool // Forward was not called yet
+	asked     bool // for STARTTLS, while lent: the upgrade is the loop's
+	lost      bool // the backend was reset before the client was back
+	upEnded   bool // the client has ended its direction
+	downEnded bool // the backend has
+}
+
+// content is a message that the client is sending, or the like.
+type content struct {
+	began time.Duration // 0: none
+	got   int
+}
+
+// connect dials the backend, in the connection's place. Lent.
+func (c *conn) connect() {
+	e := c.lst.eng
+	if !c.mayOpen() {
+		return
+	}
+	client := &codec.Client{Peer: &c.peer}
+	if c.layer == secure {
+		state := c.tls.ConnectionState()
+		client.TLS = &state
+	}
+	session := c.session.(codec.Relayed)
+	up, err := c.lst.Dial(e.goodbye, session, client)
+	if err != nil {
+		e.files.Release(1)
+		c.move = bye
+		words := codec.Unavailable
+		if e.at() >= farewells {
+			c.blame(ReasonDrained)
+			words = codec.Draining
+		} else {
+			e.stats.dialFailed.Add(1)
+			c.blame(ReasonNoBackend)
+			e.log.Warn("no backend", "id", c.peer.ID, "listener", c.lst.Name, "err", err)
+		}
+		c.writeLent(session.Refuse(words, nil))
+		return
+	}
+	e.stats.dialed.Add(1)
+	e.stats.relayed.Add(1)
+	r := &relay{c: c, session: session, fresh: true}
+	r.link.lp, r.tls = c.link.lp, up.TLS
+	r.link.detour().tc = up.TCP
+	if r.tls != nil {
+		r.tls.SetLink(&r.link)
+	}
+	r.keep(up.Ahead)
+	e.lentMu.Lock() // for interrupt
+	c.relay = r
+	e.lentMu.Unlock()
+	c.move = stay
+}
+
+// dropRelay ends the backend's connection. For the pair's holder.
+func (c *conn) dropRelay() {
+	r := c.relay
+	if r == nil {
+		return
+	}
+	e := c.lst.eng
+	e.lentMu.Lock() // from interrupt
+	c.relay = nil
+	e.lentMu.Unlock()
+	if r.tls != nil && r.link.failure() == nil && (r.link.gc != nil || r.link.tc() != nil) {
+		_ = r.tls.CloseNotify()
+		if r.link.gc != nil {
+			r.link.push(true)
+		}
+	}
+	if gc := r.link.gc; gc != nil {
+		r.link.gc = nil
+		r.link.lp.letGo(r, gc)
+	}
+	r.link.hangUp()
+	release(&r.in)
+	r.link.free()
+	e.stats.toBackend.Add(uint64(r.link.out))
+	e.stats.fromBackend.Add(uint64(r.link.in))
+	e.files.Release(1)
+	e.stats.relayed.Add(-1)
+}
+
+// letGo has gnet close gc, which is r's and is nobody's from here on.
+func (lp *loop) letGo(r *relay, gc gnet.Conn) {
+	gc.SetContext(nil)
+	if lp.serving == r {
+		lp.left = true // its event ends with the close
+	} else {
+		_ = lp.el.Close(gc)
+	}
+}
+
+// opened: the backend's connection is on its loop.
+func (r *relay) opened(gc gnet.Conn, _ *loop) gnet.Action {
+	r.link.gc = gc
+	return gnet.None
+}
+
+// traffic: the backend has sent something. While the client is on its way, gnet
+// keeps it.
+func (r *relay) traffic() gnet.Action {
+	c, lp := r.c, r.link.lp
+	if c.heldBy() != onLoop {
+		return gnet.None
+	}
+	lp.serving, lp.left = r, false
+	lp.act(c, (*conn).serve)
+	lp.serving = nil
+	if lp.left {
+		return gnet.Close
+	}
+	return gnet.None
+}
+
+// closed: the backend has ended the connection. It may have done so for its
+// direction alone, so it is kept where the session does not know better.
+func (r *relay) closed(_ gnet.Conn, err error) {
+	c := r.c
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(v)
+		}
+	}()
+	keep := errors.Is(err, io.EOF) && (r.opaque || c.heldBy() == returning) && r.link.leaveLoop() == nil
+	r.link.gc = nil
+	switch {
+	case c.heldBy() == returning:
+		r.lost = !keep
+	case keep:
+		r.link.lp.act(c, func(c *conn) gnet.Action {
+			c.move = lend
+			return c.settle()
+		})
+	default:
+		r.link.lp.act(c, (*conn).backendLost)
+	}
+}
+
+// backendLost ends a connection whose backend has gone. On the loop.
+func (c *conn) backendLost() gnet.Action {
+	c.blame(ReasonBackendLost)
+	return c.sayBye(codec.Unavailable)
+}
+
+// halfClosed has a pair lent whose client has ended its direction, if anything may
+// still come for the client. On the loop, in OnClose.
+func (r *relay) halfClosed() {
+	c := r.c
+	if !r.opaque && !r.session.Outstanding() && !r.hold {
+		return
+	}
+	if c.leave(); c.heldBy() != leaving {
+		c.link.hangUp()
+	}
+}
+
+// leave takes the backend's side off the loop, unless it has left.
+func (r *relay) leave() error {
+	gc := r.link.gc
+	if gc == nil {
+		return nil
+	}
+	if err := r.link.leaveLoop(); err != nil {
+		return err
+	}
+	r.link.lp.letGo(r, gc)
+	return nil
+}
+
+// adopt is link.adopt. A backend that was reset meanwhile is as one that closes.
+func (r *relay) adopt() error {
+	if r.link.tc() != nil { // it has not been on the loop yet
+		return nil
+	}
+	return r.link.adopt(r.c.lst.eng)
+}
+
+// giveBack returns the backend's side to the loop.
+func (r *relay) giveBack() error {
+	r.lent = nil
+	return r.link.giveBack(r)
+}
+
+// patience is how long the pair may now be idle, and what follows.
+func (r *relay) patience() (time.Duration, Reason, codec.Refusal) {
+	limits := &r.c.lst.Limits
+	switch {
+	case r.downEnded:
+		return limits.Linger, ReasonBackendClosed, 0
+	case r.upEnded:
+		return limits.Reply, ReasonPeerClosed, 0
+	case r.opaque:
+		return limits.Idle, ReasonIdle, 0
+	case r.content.began != 0:
+		now := r.c.lst.eng.now()
+		slowest := r.content.began + bodyGrace + time.Duration(r.content.got/limits.BodyRate)*time.Second - now
+		return min(limits.BodyStall, slowest), ReasonBodyTimeout, codec.TimedOut
+	case r.session.Outstanding():
+		return limits.Reply, ReasonBackendTimeout, codec.Unavailable
+	default:
+		return limits.Command, ReasonCommandTimeout, codec.TimedOut
+	}
+}
+
+// progress: something went across, so that the time begins anew.
+func (r *relay) progress() {
+	patience, _, _ := r.patience()
+	r.due = r.c.lst.eng.now() + patience
+	if login := r.c.loginDue(); login != 0 && !r.opaque {
+		r.due = min(r.due, login)
+	}
+}
+
+// forwarded takes note of what Forward has consumed.
+func (r *relay) forwarded(action codec.Action, n int) {
+	switch action {
+	case codec.Content:
+		if r.content.began == 0 {
+			r.content.began = r.c.lst.eng.now()
+		}
+		r.content.got += n
+	case codec.Continue:
+		r.content = content{}
+	default:
+		return
+	}
+	r.progress()
+}
