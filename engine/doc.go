@@ -36,6 +36,14 @@
 // holds. The engine's tables (admission, counters, lent connections) have locks
 // or atomics of their own, held for a few instructions, never over I/O.
 //
+// # A backend behind it
+//
+// A codec.Relayed session asks for its backend with the Action Dial (relay.go). Both
+// sides then live on one loop, where bytes are carried across as they come
+// (pump.go), or are lent to two goroutines while one side is slower than the other
+// (carry.go). A side that has ended its direction keeps the pair lent until the
+// other has.
+//
 // # Limits
 //
 // Only TCP listeners. IPv6 zones of link-local peers are dropped. The engine

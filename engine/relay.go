@@ -51,6 +51,11 @@ func (c *conn) connect() {
 	if !c.mayOpen() {
 		return
 	}
+	defer func() {
+		if c.relay == nil {
+			e.files.Release(1)
+		}
+	}()
 	client := &codec.Client{Peer: &c.peer}
 	if c.layer == secure {
 		state := c.tls.ConnectionState()
@@ -59,7 +64,6 @@ func (c *conn) connect() {
 	session := c.session.(codec.Relayed)
 	up, err := c.lst.Dial(e.goodbye, session, client)
 	if err != nil {
-		e.files.Release(1)
 		c.move = bye
 		words := codec.Unavailable
 		if e.at() >= farewells {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"starttlsd/codec"
+	"starttlsd/tlsbridge"
 	"starttlsd/tlsbridge/tlstest"
 )
 
@@ -202,7 +203,10 @@ func (b *behind) dial(ctx context.Context, s codec.Relayed, c *codec.Client) (Up
 	up := Upstream{TCP: nc.(*net.TCPConn)}
 	var stream io.ReadWriter = nc
 	if b.tls {
-		panic("not yet")
+		if up.TLS, err = tlsbridge.Client(ctx, tcpLink{up.TCP}, tlstest.ClientConfig()); err != nil {
+			return Upstream{}, err
+		}
+		stream = up.TLS
 	}
 	r := bufio.NewReader(stream)
 	if err := s.Introduce(upstream{r, stream}, c); err != nil {
@@ -269,7 +273,7 @@ func answer(nc net.Conn, r *bufio.Reader) {
 
 // everyKind runs a test for each layer of both sides.
 func everyKind(t *testing.T, test func(t *testing.T, secureBackend bool, dial func(*server) *client)) {
-	for _, secureBackend := range []bool{false} {
+	for _, secureBackend := range []bool{false, true} {
 		for name, dial := range map[string]func(*server) *client{"plain": (*server).dial, "starttls": (*server).dialTLS} {
 			t.Run(fmt.Sprintf("client=%s/backend-tls=%v", name, secureBackend), func(t *testing.T) {
 				test(t, secureBackend, dial)
