@@ -14,7 +14,7 @@ type command struct {
 }
 
 // flags are policy, applied by gate and stepCommand alone.
-type flags uint8
+type flags uint16
 
 const (
 	beforeTLS flags = 1 << iota // allowed in clear when TLS is required

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"errors"
+	"fmt"
 
 	"starttlsd/codec"
 )
@@ -12,6 +13,9 @@ type reply struct {
 	status string // RFC 3463; empty in replies to EHLO and HELO (RFC 2034 §4)
 	text   string
 }
+
+// String is for the log.
+func (r *reply) String() string { return fmt.Sprintf("%d %s %s", r.code, r.status, r.text) }
 
 var (
 	replyOK        = &reply{250, "2.0.0", "Ok"}
@@ -57,6 +61,9 @@ var (
 	closeDraining = &reply{421, "4.3.2", "Shutting down"}
 	closeTimeout  = &reply{421, "4.4.2", "Timed out"}
 	closeInternal = &reply{421, "4.3.0", "Internal error"}
+
+	errSecret        = &reply{538, "5.7.11", "Must issue a STARTTLS command first"}
+	closeUnavailable = &reply{421, "4.3.0", "The server behind this one is not available"}
 )
 
 // goodbyes are the words for what ends a session from the engine's side.
@@ -67,6 +74,7 @@ var goodbyes = [...]*reply{
 	codec.TLSUnavailable: nil, // means something behind STARTTLS only
 	codec.Injected:       nil,
 	codec.Internal:       closeInternal,
+	codec.Unavailable:    closeUnavailable,
 }
 
 // errSequence are the words for a command that is legal, but not in this phase.
