@@ -69,7 +69,9 @@ func (s *Session) step(in, up, out []byte) (int, []byte, []byte, codec.Action) {
 	}
 	if s.swallow > 0 {
 		n := min(len(in), int(s.swallow))
-		s.swallow -= int32(n)
+		if s.swallow -= int32(n); s.swallow == 0 {
+			return n, up, out, codec.Continue
+		}
 		return n, up, out, codec.NeedMore
 	}
 	most := limit(s.cfg.Limits.Line, defaultLine)

@@ -85,6 +85,9 @@ const maxAnswer = 12288
 // Step implements codec.Session.
 func (s *Session) Step(in, out []byte) (int, []byte, codec.Action) {
 	n, _, out, action := s.Forward(in, nil, out)
+	if action == codec.Content { // of a refused TAKETHIS, which is no progress
+		action = codec.NeedMore
+	}
 	return n, out, action
 }
 

@@ -67,7 +67,9 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	}
 	if s.swallow > 0 {
 		n := min(len(in), s.swallow)
-		s.swallow -= n
+		if s.swallow -= n; s.swallow == 0 {
+			return n, up, out, codec.Continue
+		}
 		return n, up, out, codec.NeedMore
 	}
 	n, line, status := s.line.Next(in, int(limit(s.cfg.Limits.Line, defaultLine)))
