@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -22,11 +21,8 @@ import (
 	"time"
 
 	"starttlsd/backend"
-	"starttlsd/codec"
-	"starttlsd/codec/smtp"
 	"starttlsd/config"
 	"starttlsd/engine"
-	"starttlsd/tlsbridge"
 )
 
 // Exit statuses.
@@ -86,11 +82,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(err)
 	}
+	servers, err := openServers(cfg, log)
+	if err != nil {
+		return fail(err)
+	}
 	if *check {
 		fmt.Fprintln(stdout, "configuration ok")
 		return exitOK
 	}
-	if err := serve(cfg, certs, log, *file == ""); err != nil {
+	if err := serve(cfg, certs, servers, log, *file == ""); err != nil {
 		if errors.Is(err, errCutOff) {
 			return exitFailed
 		}
@@ -103,12 +103,12 @@ var errCutOff = errors.New("sessions were cut off")
 
 // serve runs until it is told to stop by a signal. An error other than errCutOff
 // means that nothing was started.
-func serve(cfg *config.Config, certs *config.Certificates, log *slog.Logger, tryOut bool) error {
+func serve(cfg *config.Config, certs *config.Certificates, servers []*backend.Server, log *slog.Logger, tryOut bool) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 
-	ec, err := engineConfig(cfg, certs, log)
+	ec, err := engineConfig(cfg, certs, servers, log)
 	if err != nil {
 		return err
 	}
@@ -139,98 +139,6 @@ func serve(cfg *config.Config, certs *config.Certificates, log *slog.Logger, try
 	}
 	log.Info("stopped")
 	return nil
-}
-
-// engineConfig binds every address and opens every backend, or does nothing.
-func engineConfig(cfg *config.Config, certs *config.Certificates, log *slog.Logger) (*engine.Config, error) {
-	p := cfg.Limits.ProcessLimits
-	ec := &engine.Config{
-		Log:        log,
-		TuneMemory: true,
-		Loops:      p.HandshakesComputing,
-		Admission: engine.Admission{
-			MaxConnections:      p.MaxConnections,
-			PerClient:           p.ConnectionsPerClient,
-			RatePerClient:       p.ConnectionRatePerClient,
-			HandshakesPerClient: p.HandshakesPerClient,
-			LimitLoopback:       p.PerClientLoopback,
-		},
-		Handshakes: tlsbridge.SlotLimits{
-			Computing: p.HandshakesComputing,
-			Queue:     p.HandshakesQueued,
-			Waiting:   p.HandshakesWaiting,
-		},
-	}
-	maildirs := make(map[string]smtp.Backend)
-	for _, l := range cfg.Listeners {
-		el, err := listen(cfg, &l, certs, maildirs)
-		if err != nil {
-			closeAll(ec.Listeners)
-			return nil, err
-		}
-		ec.Listeners = append(ec.Listeners, *el)
-	}
-	return ec, nil
-}
-
-func listen(cfg *config.Config, l *config.Listener, certs *config.Certificates, maildirs map[string]smtp.Backend) (*engine.Listener, error) {
-	// Keep-alive probes would be four system calls a connection; deadlines do their work.
-	lc := net.ListenConfig{KeepAlive: -1}
-	ln, err := lc.Listen(context.Background(), "tcp", l.Address)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w", l.Address, errors.Unwrap(err))
-	}
-	path := l.Maildir()
-	if maildirs[path] == nil {
-		m, err := backend.OpenMaildir(path)
-		if err != nil {
-			_ = ln.Close()
-			return nil, err
-		}
-		maildirs[path] = m
-	}
-	tlsConfig := certs.ServerConfig(l.Protocol)
-	sc := smtpConfig(cfg.Hostname, l, maildirs[path])
-	return &engine.Listener{
-		Listener:   ln,
-		Name:       l.Protocol + " " + ln.Addr().String(),
-		TLS:        tlsConfig,
-		Implicit:   l.TLS == config.Implicit,
-		TLSWaits:   tlsConfig.ClientAuth != tls.NoClientCert, // verifying a chain takes as long as the client likes
-		NewSession: func(p *codec.Peer) codec.Session { return smtp.New(sc, p) },
-		Limits: engine.Limits{
-			Handshake:      l.Limits.Handshake,
-			HandshakeInput: int(l.Limits.HandshakeInput),
-			Command:        l.Limits.Command,
-			BodyStall:      l.Limits.DataStall,
-			BodyRate:       int(l.Limits.DataRate),
-			Output:         int(l.Limits.Output),
-			Linger:         l.Limits.Linger,
-		},
-	}, nil
-}
-
-func smtpConfig(hostname string, l *config.Listener, b smtp.Backend) *smtp.Config {
-	return &smtp.Config{
-		Hostname:       hostname,
-		TLS:            l.TLS == config.StartTLS,
-		RequireTLS:     l.RequireTLS,
-		MaxMessageSize: int64(l.Limits.MessageSize),
-		Limits: smtp.Limits{
-			Line:         int(l.Limits.Line),
-			BadCommands:  l.Limits.BadCommands,
-			JunkCommands: l.Limits.JunkCommands,
-			Recipients:   l.Limits.Recipients,
-			Messages:     l.Limits.Messages,
-		},
-		Backend: b,
-	}
-}
-
-func closeAll(listeners []engine.Listener) {
-	for _, l := range listeners {
-		_ = l.Listener.Close()
-	}
 }
 
 // announce says what is served and, without a file, how to try it.

@@ -16,5 +16,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, deliverForever(dir))
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, // gnet, which tlsbridge knows, keeps a pool of workers
+		goleak.IgnoreTopFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),
+		goleak.IgnoreTopFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"),
+	)
 }

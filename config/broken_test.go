@@ -3,15 +3,18 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 const head = "listeners: [{address: \"127.0.0.1:0\", protocol: smtp, backend: \"maildir:m\"}]\n"
 
+type brokenFile struct{ name, yaml, want string }
+
 // brokenFiles are configurations and the one line that Load says about each,
 // after the name of the file.
-var brokenFiles = []struct{ name, yaml, want string }{
+var brokenFiles = []brokenFile{
 	{
 		"empty file", "",
 		`: listeners: nothing is served; add for instance - {address: "127.0.0.1:2525", protocol: smtp, backend: "maildir:./maildir"}`,
@@ -93,12 +96,12 @@ var brokenFiles = []struct{ name, yaml, want string }{
 		`:4:17: unknown key "kay" in tls.certificates[0]; known keys: cert, key`,
 	},
 	{
-		"unknown key in a listener", "listeners:\n  - address: 127.0.0.1:25\n    proxy_protocol: true\n",
-		`:3:5: unknown key "proxy_protocol" in listeners[0]; known keys: address, protocol, tls, require_tls, backend, limits`,
+		"unknown key in a listener", "listeners:\n  - address: 127.0.0.1:25\n    proxyprotocol: true\n",
+		`:3:5: unknown key "proxyprotocol" in listeners[0]; known keys: address, protocol, tls, require_tls, proxy_protocol, trusted, backend, backend_options, limits`,
 	},
 	{
 		"unknown key in a listener's limits", "listeners:\n  - limits: {comand: 5m}\n",
-		`:2:14: unknown key "comand" in listeners[0].limits; known keys: handshake, handshake_input, command, line, bad_commands, junk_commands, messages, recipients, message_size, data_stall, data_rate, output, linger`,
+		`:2:14: unknown key "comand" in listeners[0].limits; known keys: handshake, handshake_input, command, line, login, idle, reply, bad_commands, junk_commands, messages, recipients, message_size, data_stall, data_rate, output, linger`,
 	},
 	{
 		"process-wide limit in a listener", "listeners:\n  - limits:\n      max_connections: 5\n",
@@ -222,27 +225,27 @@ var brokenFiles = []struct{ name, yaml, want string }{
 	},
 	{
 		"protocol missing", "listeners:\n  - address: 127.0.0.1:25\n    backend: maildir:m\n",
-		":2:5: listeners[0].protocol: missing; use smtp",
+		":2:5: listeners[0].protocol: missing; use smtp, lmtp, imap, pop3, sieve or nntp",
 	},
 	{
-		"unknown protocol", "listeners:\n  - {address: \"127.0.0.1:25\", protocol: imap, backend: \"maildir:m\"}\n",
-		`:2:41: listeners[0].protocol: "imap" is not known; use smtp`,
+		"unknown protocol", "listeners:\n  - {address: \"127.0.0.1:25\", protocol: imaps, backend: \"maildir:m\"}\n",
+		`:2:41: listeners[0].protocol: "imaps" is not known; use smtp, lmtp, imap, pop3, sieve or nntp`,
 	},
 	{
 		"unknown tls mode", "listeners:\n  - {address: \"127.0.0.1:25\", protocol: smtp, backend: \"maildir:m\", tls: ssl}\n",
 		`:2:74: listeners[0].tls: "ssl" is not known; use starttls or implicit`,
 	},
 	{
-		"backend missing", "listeners:\n  - {address: \"127.0.0.1:25\", protocol: smtp}\n",
-		":2:5: listeners[0].backend: missing; write maildir:PATH",
+		"no time to log in", head + "limits: {login: 0s}\n",
+		":2:17: limits.login: 0s is out of range; use 100ms to 1h",
 	},
 	{
-		"unknown backend", "listeners:\n  - {address: \"127.0.0.1:25\", protocol: smtp, backend: \"tcp://127.0.0.1:26\"}\n",
-		`:2:56: listeners[0].backend: "tcp://127.0.0.1:26" is not known; write maildir:PATH`,
+		"no time to reply", head + "limits: {reply: 0s}\n",
+		":2:17: limits.reply: 0s is out of range; use 100ms to 24h",
 	},
 	{
-		"maildir without path", "listeners:\n  - {address: \"127.0.0.1:25\", protocol: smtp, backend: \"maildir:\"}\n",
-		`:2:56: listeners[0].backend: "maildir:" is not known; write maildir:PATH`,
+		"idle for too long", head + "limits: {idle: 25h}\n",
+		":2:16: limits.idle: 25h is out of range; use 100ms to 24h",
 	},
 	{
 		"duration without unit", head + "limits:\n  handshake: 10\n",
@@ -323,7 +326,7 @@ var brokenFiles = []struct{ name, yaml, want string }{
 }
 
 func TestLoadSaysOneLineAboutABrokenFile(t *testing.T) {
-	for _, tt := range brokenFiles {
+	for _, tt := range slices.Concat(brokenFiles, brokenBackends) {
 		t.Run(tt.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "starttlsd.yaml")
 			if err := os.WriteFile(file, []byte(tt.yaml), 0o600); err != nil {

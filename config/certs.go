@@ -24,8 +24,21 @@ import (
 	"time"
 )
 
-// load reads the pair. No error and no log line holds anything of the key.
+// load reads the pair of a certificate that clients see.
 func (p KeyPair) load(log *slog.Logger, now time.Time) (*tls.Certificate, error) {
+	cert, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	p.warn(log, cert.Leaf, now, "clients")
+	if len(cert.Leaf.DNSNames) == 0 {
+		log.Warn("certificate names no host (subjectAltName), it is never chosen by SNI", "cert", p.Cert)
+	}
+	return cert, nil
+}
+
+// read reads the pair. No error and no log line holds anything of the key.
+func (p KeyPair) read() (*tls.Certificate, error) {
 	chain, err := readChain(p.Cert)
 	if err != nil {
 		return nil, &keyError{"cert", err.Error()}
@@ -40,7 +53,6 @@ func (p KeyPair) load(log *slog.Logger, now time.Time) (*tls.Certificate, error)
 	case i > 0:
 		return nil, &keyError{"cert", fmt.Sprintf("the server's certificate is number %d in %s; put it first, its issuers after it", i+1, p.Cert)}
 	}
-	p.warn(log, chain[0], now)
 	cert := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, c := range chain {
 		cert.Certificate = append(cert.Certificate, c.Raw)
@@ -53,16 +65,14 @@ func belong(key crypto.Signer, c *x509.Certificate) bool {
 	return ok && public.Equal(c.PublicKey)
 }
 
-// warn logs what does not keep the server from starting.
-func (p KeyPair) warn(log *slog.Logger, leaf *x509.Certificate, now time.Time) {
+// warn logs what does not keep the server from starting. The peers are those who see
+// the certificate.
+func (p KeyPair) warn(log *slog.Logger, leaf *x509.Certificate, now time.Time, peers string) {
 	if now.After(leaf.NotAfter) {
-		log.Warn("certificate HAS EXPIRED, clients will refuse it: renew it", "cert", p.Cert, "not_after", leaf.NotAfter)
+		log.Warn("certificate HAS EXPIRED, "+peers+" will refuse it: renew it", "cert", p.Cert, "not_after", leaf.NotAfter)
 	}
 	if now.Before(leaf.NotBefore) {
-		log.Warn("certificate IS NOT YET VALID, clients will refuse it: check the clock", "cert", p.Cert, "not_before", leaf.NotBefore)
-	}
-	if len(leaf.DNSNames) == 0 {
-		log.Warn("certificate names no host (subjectAltName), it is never chosen by SNI", "cert", p.Cert)
+		log.Warn("certificate IS NOT YET VALID, "+peers+" will refuse it: check the clock", "cert", p.Cert, "not_before", leaf.NotBefore)
 	}
 	if info, err := os.Stat(p.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
 		log.Warn("private key is readable by everyone: chmod o-r", "key", p.Key)

@@ -83,12 +83,13 @@ func (l *Listener) check() error {
 	if _, err := parseAddress(l.Address); err != nil {
 		return under("address", err)
 	}
-	if l.Maildir() == "" {
-		return &keyError{"backend", fmt.Sprintf("%s; write maildir:PATH", unknown(l.Backend))}
+	if err := oneOf("protocol", l.Protocol, "smtp", "lmtp", "imap", "pop3", "sieve", "nntp"); err != nil {
+		return err // the backend has to suit it
 	}
 	return cmp.Or(
-		oneOf("protocol", l.Protocol, "smtp"),
 		oneOf("tls", l.TLS, StartTLS, Implicit),
+		l.checkTrusted(),
+		l.checkBackend(),
 		under("limits", l.Limits.check()),
 	)
 }

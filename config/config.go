@@ -71,12 +71,15 @@ const (
 
 // Listener is one address that is served.
 type Listener struct {
-	Address    string        `yaml:"address"`     // IP:port or :port; port 0: any free one
-	Protocol   string        `yaml:"protocol"`    // smtp
-	TLS        TLSMode       `yaml:"tls"`         // default starttls
-	RequireTLS bool          `yaml:"require_tls"` // refuse mail in clear; default false, as a public MX must
-	Backend    string        `yaml:"backend"`     // maildir:PATH
-	Limits     SessionLimits `yaml:"limits"`      // what is absent is as in Config.Limits
+	Address        string         `yaml:"address"`           // IP:port or :port; port 0: any free one
+	Protocol       string         `yaml:"protocol"`          // smtp, lmtp, imap, pop3, sieve, nntp
+	TLS            TLSMode        `yaml:"tls"`               // default starttls
+	RequireTLS     bool           `yaml:"require_tls"`       // refuse what matters in clear; default false, as a public MX must
+	ProxyProtocol  bool           `yaml:"proxy_protocol"`    // connections begin with a PROXY header; default false
+	Trusted        []string       `yaml:"trusted,omitempty"` // the networks of the proxies that send it; others are not let in
+	Backend        string         `yaml:"backend"`           // tcp://, tls:// or starttls://host:port; for smtp also maildir:PATH
+	BackendOptions BackendOptions `yaml:"backend_options,omitempty"`
+	Limits         SessionLimits  `yaml:"limits"` // what is absent is as in Config.Limits
 }
 
 // TLSMode says how TLS begins.
@@ -86,15 +89,6 @@ const (
 	StartTLS TLSMode = "starttls" // offered in the plaintext dialogue
 	Implicit TLSMode = "implicit" // from the first byte
 )
-
-// Maildir is the PATH of a backend maildir:PATH, else "".
-func (l *Listener) Maildir() string {
-	path, ok := strings.CutPrefix(l.Backend, "maildir:")
-	if !ok {
-		return ""
-	}
-	return path
-}
 
 // Log says what is logged, and how. Level is understood by slog.Level.UnmarshalText.
 type Log struct {
@@ -110,7 +104,8 @@ func Default() *Config {
 		{Address: "127.0.0.1:2525", TLS: StartTLS},
 		{Address: "127.0.0.1:2465", TLS: Implicit},
 	} {
-		l.Protocol, l.Backend, l.Limits = "smtp", "maildir:./maildir", c.Limits.SessionLimits
+		l.Protocol, l.Backend, l.Limits = "smtp", maildir+"./maildir", c.Limits.SessionLimits
+		l.Limits.settle(l.Protocol)
 		c.Listeners = append(c.Listeners, l)
 	}
 	return c
@@ -183,12 +178,27 @@ func (c *Config) inherit(i int) error {
 	if c.src.nodes[path+".tls"] == nil {
 		l.TLS = StartTLS
 	}
-	l.Limits = c.Limits.SessionLimits
-	limits := c.src.nodes[path+".limits"]
-	if limits == nil {
-		return nil
+	if _, ok := l.Server(); ok {
+		l.BackendOptions = defaultBackendOptions()
+		if err := c.again(path+".backend_options", &l.BackendOptions); err != nil {
+			return err
+		}
 	}
-	return c.src.decode(limits, path+".limits", reflect.ValueOf(&l.Limits).Elem())
+	l.Limits = c.Limits.SessionLimits
+	if err := c.again(path+".limits", &l.Limits); err != nil {
+		return err
+	}
+	l.Limits.settle(l.Protocol)
+	return nil
+}
+
+// again decodes the block at path, if there is one, over v, which now holds what
+// the block does not say.
+func (c *Config) again(path string, v any) error {
+	if block := c.src.nodes[path]; block != nil {
+		return c.src.decode(block, path, reflect.ValueOf(v).Elem())
+	}
+	return nil
 }
 
 // YAML is the effective configuration as a file that Load takes back.

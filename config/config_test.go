@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,10 +68,19 @@ func TestFullFileShowsTheDefaults(t *testing.T) {
 	if c.TLS.Profile != d.TLS.Profile || c.TLS.StrictSNI != d.TLS.StrictSNI || c.TLS.ClientAuth != d.TLS.ClientAuth {
 		t.Errorf("tls %+v", c.TLS)
 	}
+	shown := make(map[string]bool)
+	for path := range c.src.nodes {
+		shown[regexp.MustCompile(`\[\d+\]`).ReplaceAllString(path, "[0]")] = true
+	}
 	for path := range keysOf(reflect.TypeFor[Config](), "") {
-		if c.src.nodes[path] == nil && !strings.HasPrefix(path, "listeners[0].limits.") {
+		if !shown[path] && !strings.HasPrefix(path, "listeners[0].limits.") {
 			t.Errorf("%s is missing in the example", path)
 		}
+	}
+	options := c.Listeners[2].BackendOptions
+	options.CA, options.ServerName, options.Cert, options.Key = "", "", "", ""
+	if options != defaultBackendOptions() {
+		t.Errorf("backend_options %+v", options)
 	}
 }
 
@@ -120,6 +131,7 @@ func TestListenerLimitsComeBeforeTheGlobalOnes(t *testing.T) {
 		if c.Limits.SessionLimits != want || c.Limits.MaxConnections != 7 {
 			t.Errorf("global %+v", c.Limits)
 		}
+		want.settle("smtp")
 		if got := c.Listeners[1].Limits; got != want {
 			t.Errorf("listeners[1] %+v, want the global ones", got)
 		}
@@ -161,7 +173,8 @@ func TestListenerDefaults(t *testing.T) {
 		Address: "127.0.0.1:0", Protocol: "smtp", TLS: StartTLS, Backend: "maildir:m",
 		Limits: defaultLimits().SessionLimits,
 	}
-	if l != want {
+	want.Limits.Command, want.Limits.Line, want.Limits.Idle = 5*time.Minute, 2*kiB, 5*time.Minute
+	if !reflect.DeepEqual(l, want) {
 		t.Errorf("got %+v, want %+v", l, want)
 	}
 }
@@ -237,7 +250,7 @@ func TestDurationsArePrintedShort(t *testing.T) {
 // FuzzLoad holds that reading never panics, that an error is one line, and
 // that what loads prints as a file that loads as the same.
 func FuzzLoad(f *testing.F) {
-	for _, b := range brokenFiles {
+	for _, b := range slices.Concat(brokenFiles, brokenBackends) {
 		f.Add([]byte(b.yaml))
 	}
 	full, err := os.ReadFile("testdata/full.yaml")

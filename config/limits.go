@@ -30,8 +30,11 @@ type ProcessLimits struct {
 type SessionLimits struct {
 	Handshake      time.Duration `yaml:"handshake"`       // from the go-ahead to the end of the TLS handshake; default 10s
 	HandshakeInput Size          `yaml:"handshake_input"` // bytes a client may send in it; default 0: 16KiB, 288KiB with client certificates
-	Command        time.Duration `yaml:"command"`         // for one complete command line; default 5m (RFC 5321 §4.5.3.2.7)
-	Line           Size          `yaml:"line"`            // of one command with its CRLF; default 2KiB
+	Command        time.Duration `yaml:"command"`         // for one complete command line; default 0: by protocol
+	Line           Size          `yaml:"line"`            // of one command with its CRLF; default 0: by protocol
+	Login          time.Duration `yaml:"login"`           // from the start until login, in imap, pop3 and sieve; default 3m
+	Idle           time.Duration `yaml:"idle"`            // without a byte after login; default 0: by protocol
+	Reply          time.Duration `yaml:"reply"`           // for a reply of the backend; default 10m (RFC 5321 §4.5.3.2.6)
 	BadCommands    int           `yaml:"bad_commands"`    // in a session; default 5
 	JunkCommands   int           `yaml:"junk_commands"`   // NOOP, RSET, EHLO and their like without a message; default 50
 	Messages       int           `yaml:"messages"`        // in a session; default 100
@@ -54,8 +57,8 @@ func defaultLimits() Limits {
 		},
 		SessionLimits: SessionLimits{
 			Handshake:    10 * time.Second,
-			Command:      5 * time.Minute,
-			Line:         2 * kiB,
+			Login:        3 * time.Minute,
+			Reply:        10 * time.Minute,
 			BadCommands:  5,
 			JunkCommands: 50,
 			Messages:     100,
@@ -67,6 +70,28 @@ func defaultLimits() Limits {
 			Linger:       5 * time.Second,
 		},
 	}
+}
+
+// byProtocol is what a 0 stands for.
+var byProtocol = map[string]struct {
+	command time.Duration
+	line    Size
+	idle    time.Duration // 0: as command
+}{
+	"smtp":  {command: 5 * time.Minute, line: 2 * kiB}, // RFC 5321 §4.5.3.2.7
+	"lmtp":  {command: 5 * time.Minute, line: 2 * kiB},
+	"imap":  {command: time.Minute, line: 8 * kiB, idle: 30 * time.Minute}, // RFC 9051 §5.4; RFC 7162 §4
+	"pop3":  {command: time.Minute, line: 2 * kiB, idle: 10 * time.Minute}, // RFC 1939 §3
+	"sieve": {command: time.Minute, line: 8 * kiB, idle: 10 * time.Minute},
+	"nntp":  {command: 5 * time.Minute, line: 2 * kiB}, // RFC 3977 §3.1: at least 3 minutes
+}
+
+// settle puts what protocol needs in the place of each 0.
+func (l *SessionLimits) settle(protocol string) {
+	own := byProtocol[protocol]
+	l.Command = cmp.Or(l.Command, own.command)
+	l.Line = cmp.Or(l.Line, own.line)
+	l.Idle = cmp.Or(l.Idle, own.idle, l.Command)
 }
 
 const shortest = 100 * time.Millisecond // of a deadline; less would cut off healthy clients
@@ -84,15 +109,14 @@ func (l *ProcessLimits) check() error {
 }
 
 func (l *SessionLimits) check() error {
-	input := l.HandshakeInput
-	if input == 0 { // automatic
-		input = 16 * kiB
-	}
 	return cmp.Or(
 		within("handshake", l.Handshake, shortest, 10*time.Minute),
-		within("handshake_input", input, 4*kiB, 1*miB),
-		within("command", l.Command, shortest, time.Hour),
-		within("line", l.Line, 512, 16*kiB), // RFC 5321 §4.5.3.1.4; the most that codec.Session allows
+		zeroOrWithin("handshake_input", l.HandshakeInput, 4*kiB, 1*miB),
+		zeroOrWithin("command", l.Command, shortest, time.Hour),
+		zeroOrWithin("line", l.Line, 512, 16*kiB), // RFC 5321 §4.5.3.1.4; the most that codec.Session allows
+		within("login", l.Login, shortest, time.Hour),
+		zeroOrWithin("idle", l.Idle, shortest, 24*time.Hour),
+		within("reply", l.Reply, shortest, 24*time.Hour),
 		within("bad_commands", l.BadCommands, 1, 1000),
 		within("junk_commands", l.JunkCommands, 10, 1<<20),
 		within("messages", l.Messages, 1, 1<<20),
@@ -111,4 +135,12 @@ func within[T cmp.Ordered](key string, v, lo, hi T) error {
 		return nil
 	}
 	return &keyError{key, fmt.Sprintf("%s is out of range; use %s to %s", canonical(v), canonical(lo), canonical(hi))}
+}
+
+// zeroOrWithin is for a limit that may be left to us.
+func zeroOrWithin[T int | Size | time.Duration](key string, v, lo, hi T) error {
+	if v == 0 {
+		return nil
+	}
+	return within(key, v, lo, hi)
 }

@@ -109,7 +109,7 @@ func (cs *Certificates) newConfig(protocol string) *tls.Config {
 		// A client that insists on P-521 would cost ten times the CPU.
 		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256},
 		// A client that offers ALPN without protocol is not speaking it (ALPACA); never add h2.
-		NextProtos: []string{protocol},
+		NextProtos: []string{alpn(protocol)},
 		// Certificates stays empty: only so does a nil certificate become the
 		// alert unrecognized_name.
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -121,6 +121,14 @@ func (cs *Certificates) newConfig(protocol string) *tls.Config {
 		// show a browser its first bytes sooner. A reply line gains nothing by that.
 		DynamicRecordSizingDisabled: true,
 	}
+}
+
+// alpn is the name of protocol in the IANA registry, where it is in there.
+func alpn(protocol string) string {
+	if protocol == "sieve" {
+		return "managesieve"
+	}
+	return protocol
 }
 
 // parameters are the least TLS version and the cipher suites below TLS 1.3. No

@@ -24,7 +24,7 @@ type Link interface {
 	Write(p []byte) (int, error)
 }
 
-// Options are the terms of one handshake. The zero value is usable.
+// Options are the terms of one handshake of a server. The zero value is usable.
 type Options struct {
 	// Permit is the reservation made before the go-ahead. Nil: one of
 	// DefaultSlots, without the bound per client; when there is none, the
@@ -60,8 +60,8 @@ const (
 	defaultBudgetCert = 288 << 10 // 256 KiB is what crypto/tls takes as a Certificate message
 )
 
-// Conn is the server's end of a TLS connection whose owner must not wait. See
-// the package comment for who may call what.
+// Conn is an end of a TLS connection whose owner must not wait: the server's, or the
+// client's once its handshake is done. See the package comment for who may call what.
 type Conn struct {
 	tls  *tls.Conn // its net.Conn is this very Conn, as *shim
 	link Link

@@ -45,6 +45,9 @@
 // Abort, the deadline and the end of the link lead from each of them to over.
 // Who is resuming gets a slot before who is queued.
 //
+// The client's end, for a connection to a backend, has it simpler: whoever connects
+// waits anyway, so Client does the handshake over a link that blocks.
+//
 // After the handshake there is no goroutine. crypto/tls reads from a Link whose
 // ErrWouldBlock it takes for a temporary error, and resumes at any byte.
 //
@@ -65,10 +68,10 @@
 //
 // # Limits
 //
-//   - Servers only: there is no client side.
+//   - The handshake of a client, which Client does, keeps its goroutine waiting.
 //   - A callback of the tls.Config that waits, for a disk or another server,
 //     holds its slot meanwhile, and the event loop if the turn runs there.
-//   - A handshake needs a Link that does not block. Lend the connection before or after.
+//   - A server's handshake needs a Link that does not block. Lend the connection before or after.
 //   - An error of Link.Write is final, a deadline that passes in it included:
 //     TLS cannot take half a record back.
 //   - A blocking Link sees two reads a record, header and body. That keeps the

@@ -22,14 +22,14 @@ const (
 	TypeApplication = 23
 )
 
-// Sealer makes encrypted records that no client of crypto/tls would send. It
-// takes over the sending side of a client that has not sent any data yet.
+// Sealer makes encrypted records that crypto/tls would not send. It takes over the
+// sending side of a client, or of a server, that has not sent any data yet.
 type Sealer struct {
 	t       testing.TB
 	version uint16
 	aead    cipher.AEAD
 	iv      []byte
-	secret  []byte // TLS 1.3: client_application_traffic_secret
+	secret  []byte // TLS 1.3: the application_traffic_secret of its side
 	seq     uint64
 }
 
@@ -39,24 +39,37 @@ func SealerConfig(cfg *tls.Config, keys *bytes.Buffer) {
 	cfg.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 }
 
+// NewServerSealer is NewSealer for the sending side of a server of TLS 1.3 that has
+// sent no data and no ticket. keys is that of the client, as state is.
+func NewServerSealer(t testing.TB, state tls.ConnectionState, keys string) *Sealer {
+	t.Helper()
+	return newSealer13(t, state, keys, "SERVER_TRAFFIC_SECRET_0")
+}
+
 // NewSealer takes over from a client that has just finished a handshake of the
 // given version. serverRandom is needed for TLS 1.2 only. It skips the test where
 // the hardware makes crypto/tls prefer a cipher that a Sealer does not have.
 func NewSealer(t testing.TB, state tls.ConnectionState, keys string, serverRandom []byte) *Sealer {
 	t.Helper()
-	s := &Sealer{t: t, version: state.Version}
-	if s.version == tls.VersionTLS13 {
-		if state.CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
-			t.Skip("no AES hardware: another cipher was chosen")
-		}
-		_, s.secret = keyLog(t, keys, "CLIENT_TRAFFIC_SECRET_0")
-		s.rekey()
-		return s
+	if state.Version == tls.VersionTLS13 {
+		return newSealer13(t, state, keys, "CLIENT_TRAFFIC_SECRET_0")
 	}
+	s := &Sealer{t: t, version: state.Version}
 	clientRandom, master := keyLog(t, keys, "CLIENT_RANDOM")
 	block := prf12(master, "key expansion", append(slices.Clone(serverRandom), clientRandom...), 40)
 	s.setKey(block[:16])
 	s.iv, s.seq = block[32:36], 1 // Finished was the first
+	return s
+}
+
+func newSealer13(t testing.TB, state tls.ConnectionState, keys, label string) *Sealer {
+	t.Helper()
+	if state.CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
+		t.Skip("no AES hardware: another cipher was chosen")
+	}
+	s := &Sealer{t: t, version: state.Version}
+	_, s.secret = keyLog(t, keys, label)
+	s.rekey()
 	return s
 }
 
