@@ -24,8 +24,8 @@ func descriptorLimit() int {
 // descriptorStock is what connections and the files of their sessions may take:
 // the limit less what the process itself needs, for loops, listeners, and
 // connections that change hands or are being turned away.
-func descriptorStock(listeners, loops int) int {
-	return max(2, descriptorLimit()-16-2*loops-2*swapping-refusing-2*acceptorsPerListener*listeners)
+func descriptorStock(listeners, loops, each int) int {
+	return max(2, descriptorLimit()-16-2*loops-each*swapping-refusing-2*acceptorsPerListener*listeners)
 }
 
 // AutoMaxConnections is the number of connections that descriptors and memory
@@ -35,7 +35,7 @@ func descriptorStock(listeners, loops int) int {
 func AutoMaxConnections(listeners, loops, each int) (int, string) {
 	setDefault(&loops, defaultLoops())
 	limit := descriptorLimit()
-	files := max(1, (descriptorStock(listeners, loops)-max(16, limit/20))/each)
+	files := max(1, (descriptorStock(listeners, loops, each)-max(16, limit/20))/each)
 	memory := math.MaxInt
 	if m := min(debug.SetMemoryLimit(-1), physicalMemory()); m < math.MaxInt64 {
 		memory = max(1, int(m/connMemory))

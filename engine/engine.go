@@ -180,7 +180,7 @@ func New(cfg Config) (*Engine, error) {
 		log:        cfg.Log,
 		door:       newDoor(cfg.Admission),
 		slots:      tlsbridge.NewSlots(cfg.Handshakes),
-		files:      semaphore.NewWeighted(int64(descriptorStock(len(cfg.Listeners), cfg.Loops))),
+		files:      semaphore.NewWeighted(int64(descriptorStock(len(cfg.Listeners), cfg.Loops, each))),
 		start:      time.Now(),
 		lentSet:    make(map[*conn]struct{}),
 		swap:       make(chan struct{}, swapping),
