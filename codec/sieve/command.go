@@ -49,7 +49,7 @@ func (s *Session) Step(in, out []byte) (int, []byte, codec.Action) {
 func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action) {
 	if s.backend != nil && !s.announced {
 		s.announced = true
-		return 0, up, append(append(out, s.backend.list...), "OK\r\n"...), codec.Continue
+		return 0, up, s.ready(append(out, s.backend.list...)), codec.Continue
 	}
 	switch s.phase {
 	case waiting:
@@ -129,7 +129,7 @@ func (s *Session) capability(_, _, up, out []byte) ([]byte, []byte, codec.Action
 	} else {
 		out = s.inClear(out)
 	}
-	return up, say(out, "OK"), codec.Continue
+	return up, say(out, `OK "Done"`), codec.Continue
 }
 
 // starttls only asks: the engine decides, and calls GoAhead or Refuse.
@@ -148,7 +148,7 @@ func (s *Session) starttls(line, _, up, out []byte) ([]byte, []byte, codec.Actio
 func (s *Session) noop(line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
 	switch {
 	case len(arg) == 0:
-		return up, say(out, "OK"), codec.Continue
+		return up, say(out, `OK "Done"`), codec.Continue
 	case quoted(arg):
 		return up, append(append(append(out, "OK (TAG "...), arg...), ") \"Done\"\r\n"...), codec.Continue
 	default:

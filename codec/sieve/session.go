@@ -131,7 +131,12 @@ func (s *Session) Greet(out []byte) []byte {
 	if s.secured {
 		return out
 	}
-	return append(s.inClear(out), "OK\r\n"...)
+	return s.ready(s.inClear(out))
+}
+
+// ready ends a list that was not asked for. Some clients wait for the text.
+func (s *Session) ready(out []byte) []byte {
+	return say(out, `OK "`+s.cfg.Hostname+` ManageSieve ready"`)
 }
 
 // inClear is what can be done without TLS.
