@@ -207,7 +207,8 @@ func (g *Gateway) hello(c *passed, line, arg, up, out []byte) ([]byte, []byte, c
 	if g.phase == gFresh {
 		g.to(gReady)
 	}
-	if g.relay != nil {
+	if g.relay != nil { // nothing may be pipelined behind it (RFC 2920 §3.1)
+		g.to(gWaiting)
 		return g.pass(c, line, arg, up, out)
 	}
 	lines := []string{g.cfg.Hostname}

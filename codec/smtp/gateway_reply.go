@@ -93,6 +93,9 @@ func (g *Gateway) answered(code int) codec.Action {
 		if good {
 			r.mail = false
 		}
+		if *r.asked.First() == kHello {
+			g.to(gReady)
+		}
 	case kMail:
 		if good {
 			r.mail, r.rcpts = true, 0
