@@ -103,6 +103,11 @@ func startPostfix(t *testing.T) *postfix {
 	enginetest.Fill(t, path("etc"), "main.cf", postfixMain, pairs...)
 	enginetest.Fill(t, path("etc"), "master.cf", postfixMaster, pairs...)
 	enginetest.Daemon(t, "postfix", "-c", path("etc"), "start-fg")
+	t.Cleanup(func() { // its master is a group of its own
+		if _, err := enginetest.Program(t, "", "postfix", "-c", path("etc"), "stop"); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("Postfix's log:\n%s", p.log())

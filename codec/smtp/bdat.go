@@ -20,7 +20,7 @@ func (s *Session) bdat(arg, out []byte) ([]byte, codec.Action) {
 		return s.close(out, errTooBig)
 	}
 	if size == 0 && !last {
-		if s.junk++; s.junk >= limit(s.cfg.Limits.JunkCommands, defaultJunk) {
+		if s.idled(&s.cfg.Limits) {
 			return s.close(out, closeJunk)
 		}
 	}

@@ -22,6 +22,12 @@ const (
 	noArg                       // takes no argument
 	needsArg                    // takes one
 	hasChunk                    // content follows at once, also behind a refused one
+
+	// Those of the gateway alone.
+
+	afterHello // not before EHLO or HELO
+	inMail     // belongs to a transaction
+	last       // the last of a pipelined group: what follows waits for its reply (RFC 2920 §3.1)
 )
 
 var commands = map[string]*command{
@@ -119,7 +125,7 @@ func (s *Session) dispatch(c *command, arg, out []byte) ([]byte, codec.Action) {
 // gate applies the policy in a command's row. It returns why not, or nil.
 func (s *Session) gate(c *command, arg []byte) *reply {
 	if c.flags&junk != 0 {
-		if s.junk++; s.junk >= limit(s.cfg.Limits.JunkCommands, defaultJunk) {
+		if s.idled(&s.cfg.Limits) {
 			return closeJunk
 		}
 	}

@@ -12,14 +12,14 @@ import (
 // the replies to it. Behind STARTTLS the handshake succeeds where tls says so.
 func play(cfg *Config, state int, secure bool, in []byte, piece int) *client {
 	c := connect(cfg, secure)
-	c.send([]byte(states[state].say))
-	if c.awaits {
-		c.handshake()
+	c.Send([]byte(states[state].say))
+	if c.Awaits {
+		c.Handshake()
 	}
-	c.out = nil
-	for len(in) > 0 && !c.closed && !c.awaits {
+	c.Out = nil
+	for len(in) > 0 && !c.Closed && !c.Awaits {
 		n := min(piece, len(in))
-		c.send(in[:n])
+		c.Send(in[:n])
 		in = in[n:]
 	}
 	return c
@@ -50,19 +50,19 @@ func FuzzSession(f *testing.F) {
 		cfg.MaxMessageSize, cfg2.MaxMessageSize = 1000, 1000
 		whole := play(cfg, begin, secure, in, max(len(in), 1))
 		cut := play(cfg2, begin, secure, in, int(piece)+1)
-		injected := bytes.Contains(whole.out, []byte("554 5.5.0 Nothing may follow"))
-		if !injected && !cut.awaits && (!bytes.Equal(whole.out, cut.out) || whole.closed != cut.closed) {
-			t.Fatalf("%v, %q\nwhole: %q\ncut:   %q", states[begin].phase, in, whole.out, cut.out)
+		injected := bytes.Contains(whole.Out, []byte("554 5.5.0 Nothing may follow"))
+		if !injected && !cut.Awaits && (!bytes.Equal(whole.Out, cut.Out) || whole.Closed != cut.Closed) {
+			t.Fatalf("%v, %q\nwhole: %q\ncut:   %q", states[begin].phase, in, whole.Out, cut.Out)
 		}
 		if fmt.Sprint(contents(one)) != fmt.Sprint(contents(two)) {
 			t.Fatalf("whole: %q\ncut:   %q", contents(one), contents(two))
 		}
 		for _, c := range []*client{whole, cut} {
-			if !wellFormed.Match(c.out) {
-				t.Fatalf("not well-formed: %q", c.out)
+			if !wellFormed.Match(c.Out) {
+				t.Fatalf("not well-formed: %q", c.Out)
 			}
 			replies := 0
-			for line := range strings.SplitSeq(strings.TrimSuffix(string(c.out), "\r\n"), "\r\n") {
+			for line := range strings.SplitSeq(strings.TrimSuffix(string(c.Out), "\r\n"), "\r\n") {
 				if len(line)+2 > 512 {
 					t.Fatalf("%d octets: %q", len(line)+2, line)
 				}
@@ -75,7 +75,7 @@ func FuzzSession(f *testing.F) {
 				t.Fatalf("%d replies to %d lines", replies, lines)
 			}
 		}
-		accepted := bytes.Count(whole.out, []byte("250 2.0.0 Accepted as"))
+		accepted := bytes.Count(whole.Out, []byte("250 2.0.0 Accepted as"))
 		if accepted != len(one.mails) {
 			t.Fatalf("%d messages, %d said to be accepted", len(one.mails), accepted)
 		}
@@ -83,8 +83,8 @@ func FuzzSession(f *testing.F) {
 			t.Fatalf("%d messages, but %d ends", accepted, ends)
 		}
 		for _, c := range []*client{whole, cut} {
-			if !c.closed {
-				c.close()
+			if !c.Closed {
+				c.Close()
 			}
 		}
 		if one.opened != one.aborted+len(one.mails) || two.opened != two.aborted+len(two.mails) {
@@ -125,8 +125,8 @@ func FuzzBDAT(f *testing.F) {
 		}
 		in = fmt.Appendf(in, "BDAT %d LAST\r\n%sNOOP\r\n", len(rest), rest)
 		c := play(cfg, 3, true, in, int(piece)+1)
-		replies := strings.SplitAfter(string(c.out), "\r\n")
-		if len(replies) != sent+3 || replies[sent+1] != "250 2.0.0 Ok\r\n" || c.closed {
+		replies := strings.SplitAfter(string(c.Out), "\r\n")
+		if len(replies) != sent+3 || replies[sent+1] != "250 2.0.0 Ok\r\n" || c.Closed {
 			t.Fatalf("%d chunks: %q", sent+1, replies)
 		}
 		text := strings.ReplaceAll(string(content), "\r\n", "")

@@ -2,123 +2,132 @@ package smtp
 
 import (
 	"crypto/tls"
-	"fmt"
 	"log/slog"
 
 	"starttlsd/codec"
 )
 
-// GatewayConfig is what all sessions of a listener share whose mail goes to a server
-// behind it. It is read-only once the first Gateway is made of it.
+// GatewayConfig is what all gateway sessions of a listener share. It is read-only
+// once the first Gateway is made of it. A zero limit means its default.
 type GatewayConfig struct {
-	Hostname   string // in the greeting and in replies of our own
+	Hostname   string // in the greeting and in our replies, and what we call ourselves to the backend
 	TLS        bool   // STARTTLS can be served: there is a certificate, and TLS is not implicit
 	RequireTLS bool   // in clear only NOOP, EHLO, STARTTLS and QUIT; not for a public MX (RFC 3207 §4)
-	LMTP       bool   // RFC 2033
-	XCLIENT    bool   // tell the backend who the client is, if it offers that (Postfix, Dovecot)
-	Limits     Limits // Line, BadCommands and JunkCommands
+	LMTP       bool   // LMTP on both sides (RFC 2033)
+	XCLIENT    bool   // tell the backend of the client when it offers XCLIENT; it goes on without when not
+	Limits     Limits // of one session; Recipients and Messages are the backend's to limit
 }
 
-// Gateway is the server side of SMTP, or LMTP, on one connection with a server
-// behind it. It implements codec.Relayed, whose contract says who calls what.
-//
-// The dialogue stays framed to its end, so that no STARTTLS, XCLIENT or command that
-// is not known here ever gets to the backend, and every list of extensions is
-// filtered. Messages are passed on as they come.
+// Gateway is the session of a client whose mail a server behind us takes. It
+// implements codec.Relayed, whose contract says who calls what, and keeps an idle
+// connection small: all that belongs to the backend is in link.
 type Gateway struct {
 	cfg     *GatewayConfig
-	peer    *codec.Peer
-	helo    string // name given with EHLO, HELO or LHLO
-	relay   *relay // nil until there is a backend
+	helo    string // name given with EHLO or HELO
+	link    *link  // nil until the backend is needed
 	refused *reply // the last refusal of ours
+	answer  *reply // to the chunk that is being dropped
+	left    int64  // octets still to come of the chunk, or of what is dropped at most
 	line    codec.Line
 
+	conduct
 	commands uint32
-	messages uint32 // that the backend has taken
-	bad      uint32 // see Limits
-	junk     uint32
+	messages uint32 // accepted by the backend
 
-	phase    gatewayPhase
-	back     gatewayPhase // to be in again after a refused STARTTLS
-	extended bool         // EHLO, not HELO
-	known    bool         // a command was recognized, in this layer
-	secured  bool
+	stage   stage
+	hello   hello
+	secured bool
+	known   bool // a command was recognized, in this layer
 }
 
-// gatewayPhase is what the session expects next of the client.
-type gatewayPhase uint8
+// hello is how a client has greeted.
+type hello uint8
 
 const (
-	gSilent    gatewayPhase = iota // nothing was said yet
-	gFresh                         // no EHLO, HELO or LHLO, or none since TLS
-	gReady                         // commands
-	gWaiting                       // nothing: what comes depends on a reply of the backend's
-	gAnswer                        // a SASL response
-	gContent                       // the content behind DATA
-	gChunk                         // the content behind BDAT
-	gSwallow                       // content that is refused
-	gAsked                         // nothing: STARTTLS was reported to the engine
-	gHandshake                     // nothing: the go-ahead was given
-	gOver                          // nothing: the last reply was said
-	gatewayPhaseCount
+	noHello  hello = iota
+	basic          // HELO
+	extended       // EHLO or LHLO
 )
-
-func (p gatewayPhase) String() string {
-	return [gatewayPhaseCount]string{"silent", "fresh", "ready", "waiting", "answer", "content", "chunk",
-		"swallow", "asked", "handshake", "over"}[p]
-}
-
-// gatewaySuccessors says which phases may follow one. Every phase may be followed by over.
-var gatewaySuccessors = [gatewayPhaseCount][]gatewayPhase{
-	gSilent:    {gFresh},
-	gFresh:     {gReady, gAsked},
-	gReady:     {gWaiting, gChunk, gAsked},
-	gWaiting:   {gReady, gAnswer, gContent},
-	gAnswer:    {gWaiting, gReady},
-	gContent:   {gReady, gSwallow},
-	gChunk:     {gReady},
-	gAsked:     {gFresh, gReady, gHandshake}, // back when TLS is unavailable
-	gHandshake: {gFresh},
-}
-
-// to is the one place where the phase changes.
-func (g *Gateway) to(next gatewayPhase) {
-	if next == g.phase || next == gOver {
-		g.phase = next
-		return
-	}
-	for _, p := range gatewaySuccessors[g.phase] {
-		if p == next {
-			g.phase = next
-			return
-		}
-	}
-	panic(fmt.Sprintf("smtp: gateway phase %v after %v", next, g.phase))
-}
 
 var (
 	_ codec.Relayed   = (*Gateway)(nil)
 	_ codec.Describer = (*Gateway)(nil)
 )
 
-// NewGateway makes the session of a new connection. It keeps both.
-func NewGateway(cfg *GatewayConfig, peer *codec.Peer) *Gateway {
-	return &Gateway{cfg: cfg, peer: peer}
-}
+// NewGateway makes the session of a new connection. What the backend is told of
+// the client comes with Introduce.
+func NewGateway(cfg *GatewayConfig, _ *codec.Peer) *Gateway { return &Gateway{cfg: cfg} }
 
 // Greet implements codec.Session.
 func (g *Gateway) Greet(out []byte) []byte {
-	g.to(gFresh)
-	protocol := " ESMTP"
+	g.to(talking)
+	name := " ESMTP"
 	if g.cfg.LMTP {
-		protocol = " LMTP"
+		name = " LMTP"
 	}
-	return codec.AppendReply(out, 220, "", g.cfg.Hostname+protocol)
+	return codec.AppendReply(out, 220, "", g.cfg.Hostname+name)
 }
 
-// GoAhead implements codec.Session.
+// Step implements codec.Session: a client that does not get past TLS and policy
+// costs the backend nothing.
+func (g *Gateway) Step(in, out []byte) (int, []byte, codec.Action) {
+	switch g.stage {
+	case droppingChunk:
+		n, out, action := g.dropChunk(in, out)
+		if action == codec.Content {
+			action = codec.NeedMore
+		}
+		return n, out, action
+	case shaking, done:
+		return len(in), out, codec.Close // nothing in plaintext after the go-ahead
+	}
+	before := g.line
+	n, f := g.read(in)
+	switch {
+	case f.more:
+		return n, out, codec.NeedMore
+	case f.why == nil && g.needsBackend(f.c):
+		g.line = before // Forward reads it again
+		g.link = newLink(&f)
+		return 0, out, codec.Dial
+	}
+	g.count(&f)
+	out, action := g.ours(&f, out)
+	if action == codec.Content {
+		action = codec.Continue
+	}
+	return n, out, action
+}
+
+// needsBackend reports whether c cannot be answered by ourselves. Under TLS what
+// the client is offered is the backend's own list.
+func (g *Gateway) needsBackend(c *gatewayCommand) bool {
+	return c.own == nil || g.secured && c.kind.greets()
+}
+
+// ours answers a frame that is not for the backend: it is refused, or has an answer
+// of our own.
+func (g *Gateway) ours(f *frame, out []byte) ([]byte, codec.Action) {
+	switch {
+	case f.why == nil:
+		return f.c.own(g, f.arg, out)
+	case f.closes:
+		return g.close(out, f.why)
+	case f.c != nil && f.c.flags&hasChunk != 0:
+		g.to(droppingChunk)
+		g.left, g.answer = f.size, f.why
+		_, out, action := g.dropChunk(nil, out)
+		return out, action
+	default:
+		return g.refuse(out, f.why)
+	}
+}
+
+// GoAhead implements codec.Session. The backend of the plaintext session, if there
+// was one, has been left.
 func (g *Gateway) GoAhead(out []byte) []byte {
-	g.to(gHandshake)
+	g.to(shaking)
+	g.link = nil
 	out, _ = say(out, replyGoAhead)
 	return out
 }
@@ -126,43 +135,47 @@ func (g *Gateway) GoAhead(out []byte) []byte {
 // Secured implements codec.Session: the state is that after the greeting, with
 // nothing known of the client but how much it has misbehaved (RFC 3207 §4.2).
 func (g *Gateway) Secured(_ *tls.ConnectionState, out []byte) []byte {
-	g.secured, g.relay = true, nil
-	g.helo, g.extended, g.known = "", false, false
-	g.line.Reset()
-	if g.phase == gHandshake {
-		g.to(gFresh)
+	*g = Gateway{cfg: g.cfg, refused: g.refused, conduct: g.conduct, commands: g.commands,
+		messages: g.messages, stage: g.stage, secured: true}
+	if g.stage == shaking {
+		g.to(talking)
 	}
 	return out
 }
 
-// Outstanding implements codec.Relayed.
-func (g *Gateway) Outstanding() bool { return g.relay != nil && g.relay.asked.Len() > 0 }
+// Refuse implements codec.Session. In the middle of a message 421 is the one reply
+// to it; in the middle of a reply there are no words.
+func (g *Gateway) Refuse(r codec.Refusal, out []byte) []byte {
+	switch g.stage {
+	case shaking, done:
+		return out
+	case asking:
+		switch r {
+		case codec.TLSUnavailable:
+			g.to(talking)
+			out, _ = g.refuse(out, errTLSNotNow)
+			return out
+		case codec.Injected:
+			out, _ = g.close(out, errInjected)
+			return out
+		}
+	}
+	words := goodbyes[r]
+	switch {
+	case words == nil:
+	case g.link != nil && !g.link.mayStand(r, g.stage == passingChunk):
+		g.to(done)
+	default:
+		out, _ = g.close(out, words)
+	}
+	return out
+}
 
 // End implements codec.Session.
 func (g *Gateway) End() func() { return nil }
 
-// Refuse implements codec.Session. In the middle of a message 421 is the one reply to
-// it; where a reply has begun, or another one is due first, nothing is said.
-func (g *Gateway) Refuse(r codec.Refusal, out []byte) []byte {
-	switch {
-	case g.phase == gHandshake, g.phase == gOver:
-		return out
-	case r == codec.TLSUnavailable:
-		g.to(g.back)
-		out, _ = say(out, errTLSNotNow)
-		return out
-	case r == codec.Injected:
-		out, _ = g.close(out, errInjected)
-		return out
-	case g.relay != nil && g.relay.midway, g.Outstanding() && r != codec.Unavailable:
-		g.to(gOver)
-		return out
-	}
-	out, _ = g.close(out, goodbyes[r])
-	return out
-}
-
-// Describe implements codec.Describer.
+// Describe implements codec.Describer. It is trouble when the backend was not as
+// it should be.
 func (g *Gateway) Describe() (attrs []slog.Attr, trouble bool) {
 	attrs = []slog.Attr{
 		slog.String("helo", g.helo),
@@ -175,37 +188,31 @@ func (g *Gateway) Describe() (attrs []slog.Attr, trouble bool) {
 	if r := g.refused; r != nil {
 		attrs = append(attrs, slog.String("last_refusal", r.String()))
 	}
-	return attrs, false
+	if l := g.link; l != nil {
+		if l.noXCLIENT {
+			attrs = append(attrs, slog.String("xclient", "not offered by the backend"))
+		}
+		if l.fault != "" {
+			attrs = append(attrs, slog.String("backend_err", l.fault))
+			trouble = true
+		}
+	}
+	return attrs, trouble
 }
 
-// refuse answers a command that was not carried out, and counts it as Session.refuse does.
+// refuse answers a command that was not carried out.
 func (g *Gateway) refuse(out []byte, r *reply) ([]byte, codec.Action) {
 	g.refused = r
-	switch r.code {
-	case 421:
+	if r = g.toll(r, &g.cfg.Limits); r.code == 421 {
 		return g.close(out, r)
-	case 500, 501, 502:
-		if g.bad++; g.bad >= limit(g.cfg.Limits.BadCommands, defaultBad) {
-			return g.close(out, closeErrors)
-		}
-	default:
-		if g.junk++; g.junk >= limit(g.cfg.Limits.JunkCommands, defaultJunk) {
-			return g.close(out, closeJunk)
-		}
 	}
 	return say(out, r)
 }
 
-// close answers with the last reply. A 421 names the host (RFC 5321 §4.2.3).
+// close answers with the last reply.
 func (g *Gateway) close(out []byte, r *reply) ([]byte, codec.Action) {
 	g.refused = r
-	text, status := r.text, r.status
-	if r.code == 421 {
-		text = g.cfg.Hostname + " " + text
-	}
-	if g.phase == gSilent {
-		status = "" // in place of the greeting (RFC 2034 §4)
-	}
-	g.to(gOver)
-	return codec.AppendReply(out, r.code, status, text), codec.Close
+	out = farewell(out, r, g.cfg.Hostname, g.stage == quiet)
+	g.to(done)
+	return out, codec.Close
 }

@@ -38,13 +38,8 @@ func (s *Session) heloCommand(arg, out []byte) ([]byte, codec.Action) {
 // hello takes note of the client's name. What it means is not checked (RFC 5321
 // §4.1.4 forbids to refuse mail for it), only that it is one printable word.
 func (s *Session) hello(name []byte, extended bool) bool {
-	if len(name) == 0 || len(name) > maxHelo {
+	if !isHelo(name) {
 		return false
-	}
-	for _, c := range name {
-		if c <= ' ' || c > '~' {
-			return false
-		}
 	}
 	s.reset()
 	s.to(ready)
@@ -53,6 +48,16 @@ func (s *Session) hello(name []byte, extended bool) bool {
 		s.helo = string(name)
 	}
 	return true
+}
+
+// isHelo reports whether name is one printable word.
+func isHelo(name []byte) bool {
+	for _, c := range name {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(name) > 0 && len(name) <= maxHelo
 }
 
 // starttls only asks: the engine decides, and calls GoAhead or Refuse.

@@ -2,19 +2,15 @@ package smtp
 
 import (
 	"bytes"
-	"crypto/tls"
-	"errors"
-	"net/netip"
 	"testing"
 	"time"
 
-	"starttlsd/codec"
+	"starttlsd/codec/codectest"
 )
 
 var (
-	testPeer = codec.NewPeer(433, // "c1"
-		netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("192.0.2.2:25"))
-	testTLS  = &tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256}
+	testPeer = codectest.Peer
+	testTLS  = codectest.TLS
 	testTime = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 )
 
@@ -30,6 +26,8 @@ func testConfig(backend Backend) *Config {
 // memory is a Backend that keeps what was delivered.
 type memory struct {
 	mails   []mailed
+	looked  int    // how many of them a script has looked at
+	rest    string // what it has not compared of the last of those
 	opened  int
 	aborted int
 	begin   error // what Begin fails with
@@ -99,107 +97,22 @@ func (m *memoryMessage) mustBeOpen() {
 	}
 }
 
-// client drives a Session as the engine does, by the contract of codec.Session.
+// client is a Session with the engine's part played by codectest.
 type client struct {
-	s       *Session
-	held    []byte // not yet consumed
-	out     []byte // all replies that were not looked at
-	lent    bool
-	closed  bool
-	secure  bool
-	awaits  bool // the go-ahead was given: TLS is due
-	noSlots bool // the engine cannot serve STARTTLS
-	steps   int
+	*codectest.Driver
+	s *Session
 }
-
-var errSpin = errors.New("a session that makes no progress")
 
 func connect(cfg *Config, secured bool) *client {
-	c := &client{s: New(cfg, &testPeer), secure: secured}
-	if secured {
-		c.out = c.s.Secured(testTLS, c.out)
-	}
-	c.out = c.s.Greet(c.out)
-	return c
-}
-
-// send gives the session one segment.
-func (c *client) send(p []byte) {
-	if c.closed {
-		return
-	}
-	if c.awaits { // not a TLS record: the handshake fails, with no words
-		c.close()
-		return
-	}
-	c.held = append(c.held, p...)
-	for idle := 0; !c.closed && (len(c.held) > 0 || c.lent); {
-		n, out, action := c.s.Step(c.held, c.out)
-		c.steps++
-		if idle++; n > 0 {
-			idle = 0
-		}
-		if idle > 4 {
-			panic(errSpin)
-		}
-		for i := range n { // a session keeps nothing of in
-			c.held[i] = '#'
-		}
-		c.held, c.out = c.held[n:], out
-		switch action {
-		case codec.NeedMore:
-			return
-		case codec.Upgrade:
-			c.upgrade()
-		case codec.Lend:
-			if c.lent {
-				panic("Lend while lent")
-			}
-			c.lent = true
-		case codec.Return:
-			if !c.lent {
-				panic("Return while not lent")
-			}
-			c.lent = false
-		case codec.Close:
-			c.close()
-		}
-	}
-}
-
-func (c *client) upgrade() {
-	switch {
-	case c.secure || c.lent || c.s.tx != nil:
-		panic("Upgrade where it must not be")
-	case len(c.held) > 0:
-		c.out = c.s.Refuse(codec.Injected, c.out)
-		c.close()
-	case c.noSlots:
-		c.out = c.s.Refuse(codec.TLSUnavailable, c.out)
-	default:
-		c.out = c.s.GoAhead(c.out)
-		c.awaits = true
-	}
-}
-
-// handshake is the success of one.
-func (c *client) handshake() {
-	c.awaits, c.secure = false, true
-	c.out = c.s.Secured(testTLS, c.out)
-}
-
-func (c *client) close() {
-	c.closed = true
-	if tidy := c.s.End(); tidy != nil {
-		tidy()
-	}
+	s := New(cfg, &testPeer)
+	return &client{codectest.Connect(s, secured), s}
 }
 
 // say sends lines and returns the replies to them.
 func (c *client) say(lines string) string {
-	c.out = c.out[:0]
-	c.send([]byte(lines))
-	return string(c.out)
+	c.Out = c.Out[:0]
+	c.Send([]byte(lines))
+	return string(c.Out)
 }
 
 // mustSay is say for what comes before the matter of a test.

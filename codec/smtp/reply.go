@@ -62,6 +62,10 @@ var (
 	closeTimeout  = &reply{421, "4.4.2", "Timed out"}
 	closeInternal = &reply{421, "4.3.0", "Internal error"}
 
+	errControl       = &reply{500, "5.5.2", "Control character in a command"}
+	errMechanism     = &reply{504, "5.5.4", "Authentication mechanism not supported"}
+	errChunking      = &reply{503, "5.5.1", "CHUNKING was not offered"}
+	errChunkFailed   = &reply{503, "5.5.1", "An earlier chunk was refused"}
 	errSecret        = &reply{538, "5.7.11", "Must issue a STARTTLS command first"}
 	closeUnavailable = &reply{421, "4.3.0", "The server behind this one is not available"}
 )
@@ -103,37 +107,61 @@ func say(out []byte, r *reply) ([]byte, codec.Action) {
 	return codec.AppendReply(out, r.code, r.status, r.text), codec.Continue
 }
 
-// refuse answers a command that was not, and counts it: what cannot be meant
-// towards BadCommands, what may be the tail of a pipeline towards JunkCommands.
-// Over the limit the answer is a goodbye.
+// conduct counts what a client does that is no work.
+type conduct struct {
+	bad  uint32 // see Limits
+	junk uint32
+}
+
+// idled counts a command, and reports whether it was one too many.
+func (c *conduct) idled(l *Limits) bool {
+	c.junk++
+	return c.junk >= limit(l.JunkCommands, defaultJunk)
+}
+
+// toll counts a refusal: what cannot be meant towards BadCommands, what may be the
+// tail of a pipeline towards JunkCommands. It returns what to answer: over the limit
+// that is a goodbye.
+func (c *conduct) toll(r *reply, l *Limits) *reply {
+	switch r.code {
+	case 500, 501, 502, 504, 555:
+		if c.bad++; c.bad >= limit(l.BadCommands, defaultBad) {
+			return closeErrors
+		}
+	case 454, 503, 530, 538, 552, 553:
+		if c.idled(l) {
+			return closeJunk
+		}
+	}
+	return r
+}
+
+// refuse answers a command that was not carried out.
 func (s *Session) refuse(out []byte, r *reply) ([]byte, codec.Action) {
 	s.inTrouble().refused = r
-	switch r.code {
-	case 421:
+	if r = s.toll(r, &s.cfg.Limits); r.code == 421 {
 		return s.close(out, r)
-	case 500, 501, 502, 555:
-		if s.bad++; s.bad >= limit(s.cfg.Limits.BadCommands, defaultBad) {
-			return s.close(out, closeErrors)
-		}
-	case 454, 503, 530, 552, 553:
-		if s.junk++; s.junk >= limit(s.cfg.Limits.JunkCommands, defaultJunk) {
-			return s.close(out, closeJunk)
-		}
 	}
 	return say(out, r)
 }
 
-// close answers with the last reply. A 421 names the host (RFC 5321 §4.2.3).
+// close answers with the last reply.
 func (s *Session) close(out []byte, r *reply) ([]byte, codec.Action) {
 	s.inTrouble().refused = r
-	text := r.text
-	if r.code == 421 {
-		text = s.cfg.Hostname + " " + text
-	}
-	status := r.status
-	if s.phase == silent {
-		status = "" // in place of the greeting (RFC 2034 §4)
-	}
+	out = farewell(out, r, s.cfg.Hostname, s.phase == silent)
 	s.to(over)
-	return codec.AppendReply(out, r.code, status, text), codec.Close
+	return out, codec.Close
+}
+
+// farewell appends the last reply. A 421 names the host (RFC 5321 §4.2.3); in place
+// of the greeting there is no enhanced status code (RFC 2034 §4).
+func farewell(out []byte, r *reply, hostname string, greeting bool) []byte {
+	text, status := r.text, r.status
+	if r.code == 421 {
+		text = hostname + " " + text
+	}
+	if greeting {
+		status = ""
+	}
+	return codec.AppendReply(out, r.code, status, text)
 }

@@ -26,8 +26,7 @@ type Session struct {
 	commands uint32
 	messages uint32 // accepted
 	begun    uint32 // transactions
-	bad      uint32 // see Limits
-	junk     uint32
+	conduct
 
 	phase    phase
 	back     phase // to be in again after a refused chunk or STARTTLS

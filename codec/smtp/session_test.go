@@ -32,14 +32,14 @@ func TestSmuggledEndingsNeverEndAMessage(t *testing.T) {
 			mem := &memory{}
 			c := connect(testConfig(mem), false)
 			c.mustSay(t, "EHLO a\r\n"+envelope+"DATA\r\n")
-			c.out = c.out[:0]
+			c.Out = c.Out[:0]
 			in := "x" + end + "MAIL FROM:<evil@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nevil\r\n.\r\n"
 			for len(in) > 0 {
 				n := min(piece, len(in))
-				c.send([]byte(in[:n]))
+				c.Send([]byte(in[:n]))
 				in = in[n:]
 			}
-			if got, want := string(c.out), "554 5.6.0 NUL, bare CR or bare LF in the message\r\n"; got != want {
+			if got, want := string(c.Out), "554 5.6.0 NUL, bare CR or bare LF in the message\r\n"; got != want {
 				t.Errorf("%q in pieces of %d: %q", end, piece, got)
 			}
 			if len(mem.mails) != 0 {
@@ -122,15 +122,13 @@ func TestTheTraceHeader(t *testing.T) {
 func TestTLSForgetsTheClient(t *testing.T) {
 	c := connect(testConfig(&memory{}), false)
 	c.mustSay(t, "EHLO liar\r\n")
-	c.send([]byte("NOO"))
-	c.held = nil
 	c.s.line.Next([]byte("NOO"), defaultLine)
-	c.send([]byte("STARTTLS\r\n"))
-	c.handshake()
+	c.Send([]byte("STARTTLS\r\n"))
+	c.Handshake()
 	if c.s.helo != "" || c.s.extended || c.s.tx != nil {
 		t.Errorf("%+v", c.s)
 	}
-	if got := c.say("USER root\r\n"); got != "554 5.5.1 This is SMTP\r\n" || !c.closed {
+	if got := c.say("USER root\r\n"); got != "554 5.5.1 This is SMTP\r\n" || !c.Closed {
 		t.Errorf("the first command under TLS: %q", got)
 	}
 }
@@ -138,10 +136,10 @@ func TestTLSForgetsTheClient(t *testing.T) {
 func TestTLSDoesNotForgetAbuse(t *testing.T) {
 	c := connect(testConfig(&memory{}), false)
 	c.mustSay(t, "NOOP\r\n")
-	c.send([]byte("X\r\nX\r\nX\r\nX\r\nSTARTTLS\r\n"))
-	c.handshake()
+	c.Send([]byte("X\r\nX\r\nX\r\nX\r\nSTARTTLS\r\n"))
+	c.Handshake()
 	c.mustSay(t, "NOOP\r\n")
-	if got := c.say("X\r\n"); !strings.HasPrefix(got, "421 4.7.0") || !c.closed {
+	if got := c.say("X\r\n"); !strings.HasPrefix(got, "421 4.7.0") || !c.Closed {
 		t.Errorf("%q", got)
 	}
 }
@@ -177,7 +175,7 @@ func TestRefusalIsOneReplyOrNone(t *testing.T) {
 		for r := codec.Busy; r <= codec.Internal; r++ {
 			mem := &memory{}
 			c := connect(testConfig(mem), false)
-			c.send([]byte(state.say))
+			c.Send([]byte(state.say))
 			if c.s.phase != state.phase {
 				t.Fatalf("%q leads to %v", state.say, c.s.phase)
 			}
@@ -189,7 +187,7 @@ func TestRefusalIsOneReplyOrNone(t *testing.T) {
 			if again := c.s.Refuse(r, nil); !silent && len(again) > 0 {
 				t.Errorf("%v, refusal %d: said again", state.phase, r)
 			}
-			c.close()
+			c.Close()
 			if len(mem.mails) != 0 || mem.aborted != mem.opened {
 				t.Errorf("%v: %d delivered, %d of %d discarded", state.phase, len(mem.mails), mem.aborted, mem.opened)
 			}
@@ -200,7 +198,7 @@ func TestRefusalIsOneReplyOrNone(t *testing.T) {
 func TestStepSaysNothingBehindTheGoAheadOrTheEnd(t *testing.T) {
 	for _, before := range []string{"STARTTLS\r\n", "QUIT\r\n"} {
 		c := connect(testConfig(nil), false)
-		c.send([]byte(before))
+		c.Send([]byte(before))
 		if _, out, action := c.s.Step([]byte("NOOP\r\n"), nil); len(out) > 0 || action != codec.Close {
 			t.Errorf("%q: %q, %d", before, out, action)
 		}
@@ -211,7 +209,7 @@ func TestContentWaitsOnTheLoopUntilItArrives(t *testing.T) {
 	for _, before := range []string{"DATA\r\n", "BDAT 4 LAST\r\n"} {
 		c := connect(testConfig(&memory{}), false)
 		c.mustSay(t, "EHLO a\r\n"+envelope)
-		c.send([]byte(before))
+		c.Send([]byte(before))
 		if _, _, action := c.s.Step(nil, nil); action != codec.NeedMore {
 			t.Errorf("%q: %d without content", before, action)
 		}
@@ -245,13 +243,13 @@ func TestNoIdleCommandCanBeRepeatedForEver(t *testing.T) {
 	} {
 		c := connect(testConfig(&memory{}), false)
 		c.say("EHLO a\r\n")
-		if c.say(strings.Repeat(line, 200)); !c.closed {
+		if c.say(strings.Repeat(line, 200)); !c.Closed {
 			t.Errorf("%q: 200 times, and the session goes on", line)
 		}
 	}
 	c := connect(testConfig(&memory{}), false)
 	c.mustSay(t, "EHLO a\r\n"+envelope)
-	if c.say(strings.Repeat("BDAT 0\r\n", 200)); !c.closed {
+	if c.say(strings.Repeat("BDAT 0\r\n", 200)); !c.Closed {
 		t.Error("empty chunks of a message go on for ever")
 	}
 }
@@ -262,10 +260,10 @@ func TestContentWithoutEndIsCutOff(t *testing.T) {
 	c := connect(cfg, false)
 	c.mustSay(t, "EHLO a\r\n"+envelope+"DATA\r\n")
 	for range 100 {
-		c.send([]byte(strings.Repeat("x", 998) + "\r\n"))
+		c.Send([]byte(strings.Repeat("x", 998) + "\r\n"))
 	}
-	if !c.closed || !strings.HasSuffix(string(c.out), "\r\n552 5.3.4 Message too big\r\n") {
-		t.Errorf("closed %v, said %q", c.closed, c.out)
+	if !c.Closed || !strings.HasSuffix(string(c.Out), "\r\n552 5.3.4 Message too big\r\n") {
+		t.Errorf("closed %v, said %q", c.Closed, c.Out)
 	}
 }
 
@@ -298,8 +296,8 @@ func TestRollingBackAMessageHappensWhileLent(t *testing.T) {
 		m := &memory{}
 		c := connect(testConfig(m), false)
 		c.mustSay(t, "EHLO a\r\n"+envelope+"BDAT 1\r\nx")
-		if !c.lent || m.aborted != 0 {
-			t.Fatalf("lent %v, %d aborted", c.lent, m.aborted)
+		if !c.s.lent || m.aborted != 0 {
+			t.Fatalf("lent %v, %d aborted", c.s.lent, m.aborted)
 		}
 		n, out, action := c.s.Step([]byte(line), nil)
 		if n != len(line) || !strings.HasPrefix(string(out), "250") || action != codec.Return || m.aborted != 1 {
