@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+
+	"starttlsd/codec"
 )
 
 // passes reports whether a backend's capability is one of ours as well: not what is
 // about TLS, which ends here; not compression, which would hide the dialogue; and no
-// SASL mechanism that is bound to the TLS channel.
+// SASL mechanism that does not work through us.
 func passes(word string) bool {
 	word = strings.ToUpper(word)
-	return word != "STARTTLS" && word != "LOGINDISABLED" && !strings.HasPrefix(word, "COMPRESS=") &&
-		!(strings.HasPrefix(word, "AUTH=") && strings.HasSuffix(word, "-PLUS"))
+	if mechanism, ok := strings.CutPrefix(word, "AUTH="); ok {
+		return codec.PassesSASL([]byte(mechanism))
+	}
+	return word != "STARTTLS" && word != "LOGINDISABLED" && !strings.HasPrefix(word, "COMPRESS=")
 }
 
 func pass(words []string) []string {
@@ -33,11 +37,12 @@ func filter(line []byte) []byte {
 	return append(appendWords(out, pass(strings.Fields(string(inside)))), after...)
 }
 
-// code finds the response code CAPABILITY: line is before, "[CAPABILITY ", inside, after.
+// code finds the response code CAPABILITY: line is before, "[CAPABILITY ", inside,
+// after. A response code is the first in brackets (RFC 9051 §7.1).
 func code(line []byte) (before, inside, after []byte, ok bool) {
 	const name = "[CAPABILITY "
-	i := bytes.Index(bytes.ToUpper(line), []byte(name))
-	if i < 0 {
+	i := bytes.IndexByte(line, '[')
+	if i < 0 || len(line) < i+len(name) || !bytes.EqualFold(line[i:i+len(name)], []byte(name)) {
 		return nil, nil, nil, false
 	}
 	j := bytes.IndexByte(line[i:], ']')

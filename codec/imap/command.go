@@ -78,6 +78,7 @@ func (s *Session) step(in, up, out []byte) (int, []byte, []byte, codec.Action) {
 	if s.phase == answer {
 		most = maxAnswer
 	}
+	before := s.line
 	n, line, status := s.line.Next(in, most)
 	action := codec.NeedMore
 	switch {
@@ -92,6 +93,8 @@ func (s *Session) step(in, up, out []byte) (int, []byte, []byte, codec.Action) {
 		out, action = s.skipRest(line, out)
 	case s.phase == rest:
 		up, out, action = s.pass(line, up, out)
+	case s.phase == answer && !codec.IsSASLResponse(line):
+		out, action = s.bye(out, "That is no SASL response")
 	case s.phase == answer:
 		up = append(append(up, line...), "\r\n"...)
 		s.to(waiting)
@@ -99,8 +102,8 @@ func (s *Session) step(in, up, out []byte) (int, []byte, []byte, codec.Action) {
 	default:
 		up, out, action = s.parse(line, up, out)
 	}
-	if action == codec.Dial {
-		n = 0 // Forward sees it again
+	if action == codec.Dial { // Forward sees it again, with what was skipped before it
+		s.line, n = before, 0
 	}
 	return n, up, out, action
 }

@@ -19,6 +19,10 @@ func (s *Session) login(tag string, line, up, out []byte) ([]byte, []byte, codec
 }
 
 func (s *Session) authenticate(tag string, line, up, out []byte) ([]byte, []byte, codec.Action) {
+	fields := bytes.Fields(line)
+	if len(fields) < 3 || !codec.PassesSASL(fields[2]) {
+		return s.reject(line, up, out, tag, "NO [CANNOT] That mechanism is not offered")
+	}
 	s.backend.tag, s.backend.await = tag, forAnswer
 	s.to(waiting)
 	return append(append(up, line...), "\r\n"...), out, codec.Continue

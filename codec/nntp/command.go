@@ -114,11 +114,11 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	action := codec.NeedMore
 	switch {
 	case status == codec.LineMore:
-	case s.phase == answer && status == codec.LineOK:
+	case s.phase == answer && status == codec.LineOK && codec.IsSASLResponse(line):
 		up, action = append(append(up, line...), "\r\n"...), codec.Continue
 		s.to(waiting)
 	case status == codec.LineBinary, s.phase == answer:
-		out, action = s.close(out, "400 This is NNTP")
+		out, action = s.close(out, "400 This is NNTP, and no SASL response")
 	case status == codec.LineTooLong:
 		out, action = s.refuse(out, "501 Line too long")
 	case status == codec.LineBad:
@@ -186,10 +186,27 @@ func (s *Session) gate(c *command, verb string, arg []byte) string {
 		return "501 No argument is expected"
 	case c.flags&needsArg != 0 && len(arg) == 0:
 		return "501 An argument is expected"
+	case c.kind == login && !authinfo(arg):
+		return "501 USER, PASS or SASL with a mechanism that is offered is expected"
 	case c.kind == mode && !bytes.EqualFold(arg, []byte("READER")) && !bytes.EqualFold(arg, []byte("STREAM")):
 		return "501 READER or STREAM is expected"
 	}
 	return ""
+}
+
+// authinfo reports whether arg is that of a login that can pass (RFC 4643).
+func authinfo(arg []byte) bool {
+	words := bytes.Fields(arg)
+	if len(words) < 2 {
+		return false
+	}
+	switch string(bytes.ToUpper(words[0])) {
+	case "USER", "PASS":
+		return true
+	case "SASL":
+		return codec.PassesSASL(words[1])
+	}
+	return false
 }
 
 // pass sends the command as it is.

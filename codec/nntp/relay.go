@@ -169,8 +169,7 @@ func (s *Session) answered(code int) codec.Action {
 }
 
 // filter passes on a line of the backend's capabilities, as far as it is true of us as
-// well: TLS ends here, and with it what is bound to its channel (RFC 5802 §6). Before
-// the end of the list comes what is ours.
+// well: TLS ends here. Before the end of the list comes what is ours.
 func (s *Session) filter(line, out []byte) []byte {
 	word, params, _ := strings.Cut(string(line), " ")
 	switch strings.ToUpper(word) {
@@ -185,16 +184,11 @@ func (s *Session) filter(line, out []byte) []byte {
 			return out
 		}
 	case "SASL":
-		var mechanisms []string
-		for m := range strings.FieldsSeq(params) {
-			if !strings.HasSuffix(strings.ToUpper(m), "-PLUS") {
-				mechanisms = append(mechanisms, m)
-			}
-		}
+		mechanisms := codec.PassSASL([]byte(params))
 		if len(mechanisms) == 0 || !s.secured {
 			return out
 		}
-		return say(out, "SASL "+strings.Join(mechanisms, " "))
+		return say(out, "SASL "+string(mechanisms))
 	}
 	return say(out, string(line))
 }

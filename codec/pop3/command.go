@@ -81,15 +81,16 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	if s.phase == answer {
 		most = maxAnswer
 	}
+	before := s.line
 	n, line, status := s.line.Next(in, most)
 	action := codec.NeedMore
 	switch {
 	case status == codec.LineMore:
-	case s.phase == answer && status == codec.LineOK:
+	case s.phase == answer && status == codec.LineOK && codec.IsSASLResponse(line):
 		up, action = append(append(up, line...), "\r\n"...), codec.Continue
 		s.to(waiting)
 	case status == codec.LineBinary, s.phase == answer:
-		out, action = s.close(out, "-ERR This is POP3")
+		out, action = s.close(out, "-ERR This is POP3, and no SASL response")
 	case status == codec.LineTooLong:
 		out, action = s.refuse(out, "-ERR Line too long")
 	case status == codec.LineBad:
@@ -97,8 +98,8 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	default:
 		up, out, action = s.command(line, up, out)
 	}
-	if action == codec.Dial {
-		n = 0 // Forward sees it again
+	if action == codec.Dial { // Forward sees it again, with what was skipped before it
+		s.line, n = before, 0
 	}
 	return n, up, out, action
 }
@@ -106,6 +107,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 // command runs a command, unless the policy in its row refuses it.
 func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	word, arg, _ := bytes.Cut(line, []byte{' '})
+	mechanism, _, _ := bytes.Cut(arg, []byte{' '})
 	verb := string(bytes.ToUpper(word[:min(len(word), 8)]))
 	c := commands[verb]
 	var why string
@@ -123,6 +125,8 @@ func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 		why = "-ERR No argument is expected"
 	case c.flags&needsArg != 0 && len(arg) == 0:
 		why = "-ERR An argument is expected"
+	case c.kind == sasl && !codec.PassesSASL(mechanism):
+		why = "-ERR That mechanism is not offered"
 	case s.backend == nil && s.secured && c.kind != nothing:
 		return up, out, codec.Dial
 	}

@@ -74,23 +74,18 @@ func (s *Session) broken(out []byte) ([]byte, codec.Action) {
 }
 
 // filter passes on a line of the backend's capabilities, as far as it is true of us as
-// well: TLS ends here, and with it what is bound to its channel (RFC 5802 §6).
+// well: TLS ends here.
 func filter(line, out []byte) []byte {
 	word, params, _ := strings.Cut(string(line), " ")
 	switch strings.ToUpper(word) {
 	case "STLS", "XCLIENT", "COMPRESS":
 		return out
 	case "SASL":
-		var mechanisms []string
-		for m := range strings.FieldsSeq(params) {
-			if !strings.HasSuffix(strings.ToUpper(m), "-PLUS") {
-				mechanisms = append(mechanisms, m)
-			}
-		}
+		mechanisms := codec.PassSASL([]byte(params))
 		if len(mechanisms) == 0 {
 			return out
 		}
-		return say(out, "SASL "+strings.Join(mechanisms, " "))
+		return say(out, "SASL "+string(mechanisms))
 	}
 	return say(out, string(line))
 }

@@ -78,6 +78,8 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	case status == codec.LineMore:
 	case status == codec.LineOK && s.swallowing:
 		out, action = s.skipRest(line, out)
+	case status == codec.LineOK && s.phase == answer && !isString(line):
+		out, action = s.close(out, `BYE "That is no SASL response"`)
 	case status == codec.LineOK && s.phase != dialogue:
 		up, out, action = s.pass(line, up, out)
 	case status == codec.LineOK:
@@ -156,6 +158,13 @@ func (s *Session) noop(line, arg, up, out []byte) ([]byte, []byte, codec.Action)
 	}
 }
 
+// isString reports whether line is one string: quoted, or the announcement of one
+// that follows as a literal.
+func isString(line []byte) bool {
+	_, unasked, lit := literalAt(line)
+	return quoted(line) || lit && unasked && line[0] == '{'
+}
+
 // quoted reports whether p is one quoted string.
 func quoted(p []byte) bool {
 	if len(p) < 2 || p[0] != '"' || p[len(p)-1] != '"' {
@@ -179,7 +188,11 @@ func (s *Session) logout(_, _, up, out []byte) ([]byte, []byte, codec.Action) {
 	return up, out, action
 }
 
-func (s *Session) authenticate(line, _, up, out []byte) ([]byte, []byte, codec.Action) {
+func (s *Session) authenticate(line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
+	mechanism, initial, more := bytes.Cut(arg, []byte{' '})
+	if !quoted(mechanism) || !codec.PassesSASL(mechanism[1:len(mechanism)-1]) || more && !isString(initial) {
+		return s.reject(line, up, out, `NO "A mechanism that is offered is expected, and a string"`)
+	}
 	s.backend.has = true
 	return s.pass(line, up, out)
 }

@@ -224,21 +224,15 @@ func name(line []byte) string {
 	return strings.ToUpper(string(rest[:min(size, len(rest))]))
 }
 
-// filter appends a capability, unless it is about TLS, which ends here; of the SASL
-// mechanisms those go that are bound to the TLS channel (RFC 5802 §6).
+// filter appends a capability, unless it is about TLS, which ends here, and of the
+// SASL mechanisms those that do not work through us.
 func filter(name string, line, list []byte) []byte {
 	switch name {
 	case "STARTTLS", "XCLIENT":
 		return list
 	case "SASL":
 		_, value, _ := strings.Cut(string(line), " ")
-		var mechanisms []string
-		for m := range strings.FieldsSeq(strings.Trim(value, `" `)) {
-			if !strings.HasSuffix(strings.ToUpper(m), "-PLUS") {
-				mechanisms = append(mechanisms, m)
-			}
-		}
-		return say(list, `"SASL" "`+strings.Join(mechanisms, " ")+`"`)
+		return say(list, `"SASL" "`+string(codec.PassSASL([]byte(strings.Trim(value, `" `))))+`"`)
 	}
 	return say(list, string(line))
 }

@@ -3,6 +3,8 @@ package smtp
 import (
 	"bytes"
 	"strings"
+
+	"starttlsd/codec"
 )
 
 // offers are the extensions of a backend that a client may see: those of which it
@@ -40,34 +42,18 @@ func offer(text string, secured bool) string {
 }
 
 func offerAuth(prefix, params string, secured bool) string {
-	var kept []string
-	for mechanism := range strings.FieldsSeq(params) {
-		if isMechanism([]byte(mechanism)) {
-			kept = append(kept, mechanism)
-		}
-	}
+	kept := codec.PassSASL([]byte(params))
 	if !secured || len(kept) == 0 {
 		return ""
 	}
-	return prefix + strings.Join(kept, " ")
+	return prefix + string(kept)
 }
 
 // isMechanism reports whether the argument of AUTH begins with the name of a SASL
-// mechanism (RFC 4422 §3.1) that works through us. One with channel binding does
-// not, since the backend's channel is another; and with EXTERNAL the backend could
-// take the client for us.
+// mechanism that works through us.
 func isMechanism(arg []byte) bool {
 	name, _, _ := bytes.Cut(arg, []byte{' '})
-	if len(name) == 0 || len(name) > 20 {
-		return false
-	}
-	name = bytes.ToUpper(name)
-	for _, c := range name {
-		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-			return false
-		}
-	}
-	return string(name) != "EXTERNAL" && !bytes.HasSuffix(name, []byte("-PLUS"))
+	return codec.PassesSASL(name)
 }
 
 // offered takes note of what a line of the backend's list allows us.
