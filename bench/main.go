@@ -3,6 +3,7 @@
 //	bench -target smtp://HOST:PORT [-mode upgrade|hold|chat|mail|storm] [flags]
 //	bench baseline [-address HOST:PORT] [flags]
 //	bench peers [flags]
+//	bench relay [flags]
 //	bench table [-results FILE]
 //
 // The first measures a server and prints what it took; -json and -report keep it.
@@ -46,6 +47,7 @@ func main() {
 var subcommands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
 	"baseline": serveBaseline,
 	"peers":    comparePeers,
+	"relay":    peers.RelayMain,
 	"table":    peers.TableMain,
 }
 
@@ -53,6 +55,7 @@ const usage = `Usage:
   bench -target smtp://HOST:PORT [-mode upgrade|hold|chat|mail|storm] [flags]
   bench baseline [flags]   serve the plain way in Go, a goroutine a connection
   bench peers [flags]      measure other servers beside starttlsd
+  bench relay [flags]      measure other relays beside starttlsd's
   bench table [flags]      print the README's table of what peers has written
 
 Flags of the first:

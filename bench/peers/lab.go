@@ -107,7 +107,8 @@ type settings struct {
 	Root             bool
 	User, Group      string // of this process
 	Module           string // nginx: the file to be loaded, if any
-	Backend          string // stunnel: where it passes on to
+	Backend          string // relays: where they pass on to
+	Auth             string // nginx as a relay: who tells it where to
 }
 
 // settle makes a directory for a server and finds an address for it.

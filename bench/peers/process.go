@@ -118,7 +118,7 @@ func greeting(addr string) error {
 	if err != nil {
 		return err
 	}
-	if !strings.HasPrefix(string(buf[:n]), "220 ") {
+	if text := string(buf[:n]); !strings.HasPrefix(text, "220 ") && !strings.HasPrefix(text, "* OK") {
 		return fmt.Errorf("its greeting is %q", buf[:n])
 	}
 	_, err = fmt.Fprint(nc, "QUIT\r\n")
