@@ -93,6 +93,9 @@ print("all well")
 
 func TestInteropNews(t *testing.T) {
 	enginetest.Need(t, "openssl", "gnutls-cli", "python3")
+	if _, err := enginetest.Program(t, "", "python3", "-W", "ignore", "-c", "import nntplib"); err != nil {
+		enginetest.Unavailable(t, "this Python has no nntplib")
+	}
 	addr, ca := startNews(t), roots(t)
 	cert, key := tlstest.WritePEM(t.TempDir(), tlstest.Certificate(tlstest.ServerName, "localhost", "127.0.0.1"))
 	p := enginetest.Start(t, enginetest.Config{YAML: fmt.Sprintf(`

@@ -112,6 +112,11 @@ func (c *conn) open() error {
 	if err := c.handshake(); err != nil {
 		return err
 	}
+	if p.again != "" {
+		if _, err := c.reply(p.again); err != nil {
+			return err
+		}
+	}
 	return c.do(p.hello)
 }
 
@@ -168,7 +173,7 @@ func (c *conn) reply(want string) (n int, err error) {
 			return n, err
 		}
 		n += len(line)
-		if p.more(line) {
+		if p.more(line, want) {
 			continue
 		}
 		if strings.HasPrefix(string(line[:min(len(line), len(want))]), want) {

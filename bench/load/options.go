@@ -102,6 +102,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("mode %s has no rate", o.Mode)
 	case o.Mode == Mail && !o.Target.protocol.mail:
 		return fmt.Errorf("mode mail is not possible with %s", o.Target.protocol.scheme)
+	case o.Mode == Hold && o.Size > 0 && !o.Target.protocol.mail:
+		return fmt.Errorf("mode hold has no size with %s", o.Target.protocol.scheme)
 	case o.Mode == Hold && o.Size > maxRecord:
 		return fmt.Errorf("a record has %d bytes at most", maxRecord)
 	case o.Mode == Storm:

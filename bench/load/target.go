@@ -31,7 +31,7 @@ func ParseTarget(s string) (Target, error) {
 		switch u.Scheme {
 		case p.scheme:
 			t.Port = cmp.Or(u.Port(), p.port)
-		case p.scheme + "s":
+		case p.implicit():
 			t.Port, t.Implicit = cmp.Or(u.Port(), p.tlsPort), true
 		default:
 			continue
@@ -44,10 +44,21 @@ func ParseTarget(s string) (Target, error) {
 func schemes() string {
 	var all []string
 	for _, p := range protocols {
-		all = append(all, p.scheme, p.scheme+"s")
+		all = append(all, p.scheme)
+		if p.tlsPort != "" {
+			all = append(all, p.implicit())
+		}
 	}
 	slices.Sort(all)
 	return strings.Join(all, ", ")
+}
+
+// implicit is the scheme with implicit TLS, or "" where there is no port for it.
+func (p *protocol) implicit() string {
+	if p.tlsPort == "" {
+		return ""
+	}
+	return p.scheme + "s"
 }
 
 // Address is HOST:PORT.

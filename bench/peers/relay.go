@@ -222,7 +222,7 @@ func (o *relayOptions) run(ctx context.Context, l *lab, stdout, stderr io.Writer
 	return o.print(stdout, names, cpu, rate)
 }
 
-// turn measures one relay, which is started for it.
+// turn measures one relay, which is started for it, and anew for its idle pairs.
 func (o *relayOptions) turn(ctx context.Context, l *lab, start func(context.Context, *lab, string) (*Server, error),
 	backend string, cpu, rate figures) error {
 	srv, err := start(ctx, l, backend)
@@ -247,6 +247,11 @@ func (o *relayOptions) turn(ctx context.Context, l *lab, start func(context.Cont
 		cpu[way.what] = append(cpu[way.what], used.Seconds()/gib)
 		rate[way.what] = append(rate[way.what], gib*1024/took.Seconds())
 	}
+	srv.Stop()
+	if srv, err = start(ctx, l, backend); err != nil {
+		return err
+	}
+	defer srv.Stop()
 	each, err := o.pairs(ctx, srv)
 	if err != nil {
 		return fmt.Errorf("%s: %w", idlePair, err)
