@@ -52,7 +52,7 @@ func (s *Session) Reply(in, out []byte) (int, []byte, codec.Action) {
 	if !lit {
 		return s.result(n, line, out)
 	}
-	if word(line) == "OK" || word(line) == "NO" || word(line) == "BYE" { // with a text that is a literal
+	if s.due(word(line)) { // with a text that is a literal
 		b.challenge, b.verdict = false, word(line)
 		return n, say(out, string(line)), codec.Content
 	}
@@ -74,14 +74,17 @@ func (s *Session) next() codec.Action {
 
 // result is a reply that is one line.
 func (s *Session) result(n int, line, out []byte) (int, []byte, codec.Action) {
-	b := s.backend
-	verdict := word(line)
-	switch {
-	case verdict == "BYE", verdict == "NO" && b.has, verdict == "OK" && b.has && s.phase == waiting:
+	if verdict := word(line); s.due(verdict) {
 		return n, say(out, string(line)), s.verdict(verdict)
 	}
 	out, action := s.broken(out)
 	return n, out, action
+}
+
+// due reports whether the backend may say this now.
+func (s *Session) due(word string) bool {
+	has := s.backend.has
+	return word == "BYE" || word == "NO" && has || word == "OK" && has && s.phase == waiting
 }
 
 // verdict is the end of AUTHENTICATE, or of the session. From a login that has
