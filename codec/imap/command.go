@@ -2,6 +2,7 @@ package imap
 
 import (
 	"bytes"
+	"strings"
 
 	"starttlsd/codec"
 )
@@ -121,7 +122,7 @@ func (s *Session) parse(line, up, out []byte) ([]byte, []byte, codec.Action) {
 		}
 		return s.reject(line, up, out, "*", "BAD A tag and a command are expected")
 	}
-	name := string(bytes.ToUpper(verb))
+	name := strings.ToUpper(string(verb))
 	c := commands[name]
 	if c == nil {
 		switch {

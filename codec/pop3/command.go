@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+	"strings"
 
 	"starttlsd/codec"
 )
@@ -108,7 +109,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	word, arg, _ := bytes.Cut(line, []byte{' '})
 	mechanism, _, _ := bytes.Cut(arg, []byte{' '})
-	verb := string(bytes.ToUpper(word[:min(len(word), 8)]))
+	verb := strings.ToUpper(string(word[:min(len(word), 8)]))
 	c := commands[verb]
 	var why string
 	switch {

@@ -2,6 +2,7 @@ package sieve
 
 import (
 	"bytes"
+	"strings"
 
 	"starttlsd/codec"
 )
@@ -97,7 +98,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 // command runs a command, unless the policy in its row refuses it.
 func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	word, arg, _ := bytes.Cut(line, []byte{' '})
-	verb := string(bytes.ToUpper(word[:min(len(word), 16)]))
+	verb := strings.ToUpper(string(word[:min(len(word), 16)]))
 	c := commands[verb]
 	s.commands++
 	s.known = s.known || c != nil || afterLogin[verb]
