@@ -19,7 +19,7 @@ import (
 	"starttlsd/bench/load"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // gnet has goroutines from the start }
 
 func testLab(t *testing.T) *lab {
 	t.Helper()
