@@ -19,7 +19,8 @@ import (
 	"starttlsd/bench/load"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // gnet has goroutines from the start }
+// gnet has goroutines from the start.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) }
 
 func testLab(t *testing.T) *lab {
 	t.Helper()
