@@ -131,7 +131,7 @@ func TestWrongFlagsAreExplained(t *testing.T) {
 		{nil, "-target is missing"},
 		{[]string{"-target", "gopher://a"}, "smtp, smtps"},
 		{append(here, "more"), "unexpected argument"},
-		{append(here, "-mode", "swim"), "upgrade, hold, chat, mail or storm"},
+		{append(here, "-mode", "swim"), "upgrade, hold, chat, mail, storm or transfer"},
 		{append(here, "-tls", "1.1"), "use 1.2 or 1.3"},
 		{append(here, "-groups", "X448"), "X25519MLKEM768"},
 		{append(here, "-hold", "5", "-mode", "mail"), "does not go with"},

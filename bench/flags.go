@@ -37,7 +37,7 @@ func readFlags(args []string, stderr io.Writer) (*settings, error) {
 	s, t := new(settings), new(tlsFlags)
 	o := &s.options
 	target := flags.String("target", "", "server, `SCHEME://HOST:PORT`; smtps for implicit TLS")
-	mode := flags.String("mode", "", "what to do: upgrade (default), hold, chat, mail or storm; chat and storm\n"+
+	mode := flags.String("mode", "", "what to do: upgrade (default), hold, chat, mail, storm or transfer; chat and storm\n"+
 		"need a server that allows many commands without mail (junk_commands in starttlsd)")
 	hold := flags.Int("hold", 0, "hold so many connections; short for -mode hold -connections `N`")
 	flags.IntVar(&o.Connections, "connections", 0, "`N` at a time (default 64; 1024 with a rate of upgrades)")
@@ -48,12 +48,16 @@ func readFlags(args []string, stderr io.Writer) (*settings, error) {
 	flags.DurationVar(&o.Duration, "duration", 0, "end after this time (default 30s; 10m with -operations); of the idling in a hold, of the\nflood in a storm, with up to 5 s before and behind it")
 	flags.DurationVar(&o.Timeout, "timeout", 0, "of one operation (default 10s)")
 	flags.DurationVar(&o.Pause, "pause", 0, "chat: between a reply and the next command")
-	flags.IntVar(&o.Size, "size", 0, "mail: of a message (default 4096); hold: send a record of so many `bytes` each way first")
+	flags.IntVar(&o.Size, "size", 0, "mail, -upload: of a message (default 4096); transfer: of the one that is there (default any);\n"+
+		"hold: send a record of so many `bytes` each way first")
+	flags.StringVar(&o.User, "user", "", "transfer, hold, chat: log in as this `user` (imap, pop3, sieve); what is held then waits in IDLE (imap)")
+	flags.StringVar(&o.Password, "password", "", "of -user")
+	flags.BoolVar(&o.Upload, "upload", false, "transfer: append a message instead of fetching the first one of INBOX (imap)")
 	flags.IntVar(&o.Sessions, "sessions", 0, "storm: `N` established sessions are measured (default 50)")
 	flags.StringVar(&o.From, "from", "", "mail: `sender` (default load@example.org)")
 	flags.StringVar(&o.To, "to", "", "mail: `recipient` (default drop@example.org)")
 	flags.BoolVar(&o.Quiet, "quiet", false, "hold: leave the server alone, where otherwise an upgrade a second shows that it still serves")
-	flags.BoolVar(&o.Plain, "plain", false, "hold, chat, mail: without TLS")
+	flags.BoolVar(&o.Plain, "plain", false, "hold, chat, mail, transfer: without TLS")
 	flags.BoolVar(&o.Resume, "resume", false, "resume TLS sessions")
 	flags.IntVar(&o.PID, "pid", 0, "process of the server: measure the CPU time and memory of it and all below it (Linux)")
 	flags.StringVar(&t.version, "tls", "", "1.2 or 1.3 only (default either)")

@@ -1,7 +1,8 @@
 // Command bench is a load client for servers with STARTTLS.
 //
-//	bench -target smtp://HOST:PORT [-mode upgrade|hold|chat|mail|storm] [flags]
+//	bench -target smtp://HOST:PORT [-mode upgrade|hold|chat|mail|storm|transfer] [flags]
 //	bench baseline [-address HOST:PORT] [flags]
+//	bench stub [-listen HOST:PORT] [-size BYTES]
 //	bench peers [flags]
 //	bench relay [flags]
 //	bench table [-results FILE]
@@ -9,8 +10,10 @@
 // The first measures a server and prints what it took; -json and -report keep it.
 // Ctrl-C ends the run, and prints what was measured so far. The second serves the
 // sessions of starttlsd the plain way in Go, a goroutine a connection, to be
-// measured beside it. The third measures other servers beside starttlsd; see
-// package peers. The fourth makes the README's table of what that has written.
+// measured beside it. The third is an IMAP server to be behind a relay that is
+// measured; see package stub. The next two measure other servers, and other relays,
+// beside starttlsd; see package peers. The last makes the README's table of what
+// peers has written.
 package main
 
 import (
@@ -46,14 +49,16 @@ func main() {
 // subcommands run until they are done or ctx is.
 var subcommands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
 	"baseline": serveBaseline,
+	"stub":     serveStub,
 	"peers":    comparePeers,
 	"relay":    peers.RelayMain,
 	"table":    peers.TableMain,
 }
 
 const usage = `Usage:
-  bench -target smtp://HOST:PORT [-mode upgrade|hold|chat|mail|storm] [flags]
+  bench -target smtp://HOST:PORT [-mode upgrade|hold|chat|mail|storm|transfer] [flags]
   bench baseline [flags]   serve the plain way in Go, a goroutine a connection
+  bench stub [flags]       serve IMAP in clear, to be behind a relay
   bench peers [flags]      measure other servers beside starttlsd
   bench relay [flags]      measure other relays beside starttlsd's
   bench table [flags]      print the README's table of what peers has written

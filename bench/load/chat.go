@@ -22,7 +22,7 @@ func (s *session) connect() error {
 	if err != nil {
 		return err
 	}
-	if err := c.open(); err != nil {
+	if err := c.enter(); err != nil {
 		c.close()
 		return err
 	}

@@ -140,24 +140,31 @@ func (c *conn) do(x exchange) error {
 
 // ask is do, and returns the length of the reply.
 func (c *conn) ask(x exchange) (n int, err error) {
-	if c.in.r < c.in.w { // or it would be taken for the answer
-		return 0, &failure{Wrong, fmt.Errorf("%.30q: something was sent before it that was not asked for", x.send)}
-	}
-	if err := c.write(x.send); err != nil {
-		return 0, err
-	}
-	if n, err = c.reply(x.want); err != nil {
+	if n, err = c.confide(x); err != nil {
 		err = fmt.Errorf("%.30q: %w", x.send, err)
 	}
 	return n, err
 }
 
-func (c *conn) write(s string) error {
+// confide is ask for a command that no error may show.
+func (c *conn) confide(x exchange) (n int, err error) {
+	if c.in.r < c.in.w { // or it would be taken for the answer
+		return 0, &failure{Wrong, errors.New("something was sent before it that was not asked for")}
+	}
+	if err := c.write(x.send); err != nil {
+		return 0, err
+	}
+	return c.reply(x.want)
+}
+
+func (c *conn) write(s string) error { return c.send([]byte(s)) }
+
+func (c *conn) send(p []byte) error {
 	var w io.Writer = c.tcp
 	if c.tls != nil {
 		w = c.tls
 	}
-	if _, err := io.WriteString(w, s); err != nil {
+	if _, err := w.Write(p); err != nil {
 		return fail(Lost, "writing", err)
 	}
 	return nil

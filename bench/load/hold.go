@@ -77,10 +77,23 @@ func (r *run) share(n int, f func(i int, in *input)) {
 	})
 }
 
+// idle is what makes a connection wait that is held, if anything does.
+func (r *run) idle() exchange {
+	if r.o.User == "" {
+		return exchange{}
+	}
+	return r.o.Target.protocol.idle
+}
+
 // settle makes c a connection that can be left alone.
 func (r *run) settle(c *conn) error {
-	if err := c.open(); err != nil {
+	if err := c.enter(); err != nil {
 		return err
+	}
+	if idle := r.idle(); idle.send != "" {
+		if err := c.doze(idle); err != nil {
+			return err
+		}
 	}
 	if r.o.Size > 0 {
 		if err := c.fill(r.o.Size); err != nil {
@@ -91,6 +104,23 @@ func (r *run) settle(c *conn) error {
 		return &failure{Wrong, errors.New("something was sent that was not asked for")}
 	}
 	c.in = nil
+	return nil
+}
+
+// doze has c wait in IDLE, in which a server may say what it likes, a whole line at a time.
+func (c *conn) doze(idle exchange) error {
+	if err := c.do(idle); err != nil {
+		return err
+	}
+	for c.in.r < c.in.w {
+		line, err := c.line()
+		if err != nil {
+			return err
+		}
+		if line[0] != '*' {
+			return &failure{Wrong, fmt.Errorf("got %.200q, in IDLE", line)}
+		}
+	}
 	return nil
 }
 
@@ -140,7 +170,10 @@ func (r *run) watch() {
 
 // release asks every connection if it is still there, and ends it.
 func (r *run) release(conns []*conn) {
-	noop := r.o.Target.protocol.noop
+	probe := r.o.Target.protocol.noop
+	if r.idle().send != "" {
+		probe = r.o.Target.protocol.done
+	}
 	start := time.Now()
 	end := start.Add(r.patience())
 	r.share(len(conns), func(i int, in *input) {
@@ -157,7 +190,7 @@ func (r *run) release(conns []*conn) {
 		in.r, in.w = 0, 0
 		c.in = in
 		c.extend(earlier(began.Add(r.o.Timeout), end))
-		if err := c.do(noop); err != nil {
+		if err := c.do(probe); err != nil {
 			c.close()
 			r.lost(time.Since(began), &failure{Lost, fmt.Errorf("held, then asked: %w", err)})
 			return

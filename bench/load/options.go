@@ -17,6 +17,8 @@ const (
 	Chat    Mode = "chat"    // one command after another on established sessions
 	Mail    Mode = "mail"    // deliver messages
 	Storm   Mode = "storm"   // the latency of established sessions before, during and after a flood of upgrades
+
+	Transfer Mode = "transfer" // download a message again and again, or upload one
 )
 
 // Options say what to run. The zero value of a field means its default.
@@ -25,7 +27,8 @@ type Options struct {
 	Target  Target
 	TLS     *tls.Config // of the client, not changed; nil: TLS 1.3 or 1.2, certificate not looked at
 	Resume  bool        // resume TLS sessions where the server gives tickets
-	Plain   bool        // hold, chat and mail: do not upgrade
+	Plain   bool        // hold, chat, mail and transfer: do not upgrade
+	Upload  bool        // transfer: not down but up
 	Quiet   bool        // hold: no upgrade once a second that shows whether others are served
 	Sources bool        // spread loopback targets over 127.0.0.0/8, so that ports do not run out; Linux only
 
@@ -35,9 +38,13 @@ type Options struct {
 	Duration    time.Duration // ends a run that Operations has not; hold and storm: how long; 30 s, with Operations 10 min
 	Timeout     time.Duration // of one operation: 10 s
 	Pause       time.Duration // chat: between a reply and the next command
-	Size        int           // mail: of a message, in bytes: 4096; hold: of the one record each way, 0: none
+	Size        int           // mail and Upload: of a message, in bytes: 4096; transfer: of the one that is there, 0: any; hold: of the one record each way, 0: none
 	Sessions    int           // storm: established sessions that are measured: 50
 	From, To    string        // mail: load@example.org, drop@example.org
+
+	// Who logs in, in a transfer, and in a hold and a chat if it is not "". What is
+	// then held waits in IDLE, where the protocol has that.
+	User, Password string
 
 	PID int // of the server: its CPU time and memory are measured; 0: not; Linux only
 
@@ -73,7 +80,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	o.Sessions = cmp.Or(o.Sessions, 50)
 	o.From, o.To = cmp.Or(o.From, "load@example.org"), cmp.Or(o.To, "drop@example.org")
-	if o.Mode == Mail {
+	if o.Mode == Mail || o.Mode == Transfer && o.Upload {
 		o.Size = cmp.Or(o.Size, 4096)
 	}
 	if o.TLS == nil {
@@ -83,10 +90,10 @@ func (o Options) withDefaults() (Options, error) {
 }
 
 func (o *Options) check() error {
-	modes := map[Mode]bool{Upgrade: true, Hold: true, Chat: true, Mail: true, Storm: true}
+	modes := map[Mode]bool{Upgrade: true, Hold: true, Chat: true, Mail: true, Storm: true, Transfer: true}
 	switch {
 	case !modes[o.Mode]:
-		return fmt.Errorf("unknown mode %q; use upgrade, hold, chat, mail or storm", o.Mode)
+		return fmt.Errorf("unknown mode %q; use upgrade, hold, chat, mail, storm or transfer", o.Mode)
 	case o.Target.protocol == nil:
 		return errors.New("no target")
 	case o.Rate != 0 && !(o.Rate >= slowest && o.Rate <= fastest): // so that NaN is none
@@ -102,12 +109,23 @@ func (o *Options) check() error {
 		return fmt.Errorf("mode %s has no rate", o.Mode)
 	case o.Mode == Mail && !o.Target.protocol.mail:
 		return fmt.Errorf("mode mail is not possible with %s", o.Target.protocol.scheme)
+	case o.Mode == Transfer && !o.Target.protocol.transfer:
+		return fmt.Errorf("mode transfer is not possible with %s", o.Target.protocol.scheme)
+	case o.Mode == Transfer && o.User == "":
+		return errors.New("mode transfer needs a user and a password")
+	case o.Mode != Transfer && o.Upload:
+		return fmt.Errorf("mode %s has no upload", o.Mode)
 	case o.Mode == Hold && o.Size > 0 && !o.Target.protocol.mail:
 		return fmt.Errorf("mode hold has no size with %s", o.Target.protocol.scheme)
 	case o.Mode == Hold && o.Size > maxRecord:
 		return fmt.Errorf("a record has %d bytes at most", maxRecord)
-	case o.Mode == Storm:
-		return checkDescriptors(o.Connections + o.Sessions)
 	}
-	return checkDescriptors(o.Connections)
+	if err := o.checkLogin(); err != nil {
+		return err
+	}
+	n := o.Connections
+	if o.Mode == Storm {
+		n += o.Sessions
+	}
+	return checkDescriptors(n)
 }

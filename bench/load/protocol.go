@@ -17,11 +17,16 @@ type protocol struct {
 	noop     exchange
 	quit     exchange
 
+	login      func(user, password string) []exchange // nil: not known
+	idle, done exchange                               // what a session that has logged in waits in; empty: just waits
+
 	busy []string // how a reply begins that refuses for now
 
 	// more reports whether another line follows of the reply that is to end as want.
 	more func(line []byte, want string) bool
 	mail bool // messages can be delivered, and commands padded
+
+	transfer bool // messages can be fetched and appended
 }
 
 // exchange is a command and how the last line of its reply begins.
@@ -37,6 +42,10 @@ var protocols = []protocol{
 		starttls: exchange{"a STARTTLS\r\n", "a OK"},
 		noop:     exchange{"a NOOP\r\n", "a OK"},
 		quit:     exchange{"a LOGOUT\r\n", "a OK"},
+		login:    imapLogin,
+		idle:     exchange{"a IDLE\r\n", "+"}, // RFC 2177
+		done:     exchange{"DONE\r\n", "a OK"},
+		transfer: true,
 		busy:     []string{"* BYE", "a NO [UNAVAILABLE]"}, // RFC 5530 §3
 		more: func(line []byte, want string) bool {
 			return want[0] != '*' && bytes.HasPrefix(line, []byte("* "))
@@ -49,6 +58,7 @@ var protocols = []protocol{
 		starttls: exchange{"STLS\r\n", "+OK"},
 		noop:     exchange{"CAPA\r\n", "."}, // NOOP is for those who have logged in
 		quit:     exchange{"QUIT\r\n", "+OK"},
+		login:    popLogin,
 		busy:     []string{"-ERR [SYS/TEMP]"}, // RFC 3206 §4
 		more:     untilDot("-ERR"),
 	},
@@ -60,6 +70,7 @@ var protocols = []protocol{
 		starttls: exchange{"STARTTLS\r\n", "OK"},
 		noop:     exchange{"NOOP\r\n", "OK"},
 		quit:     exchange{"LOGOUT\r\n", "OK"},
+		login:    sieveLogin,
 		busy:     []string{"BYE (TRYLATER)", "NO (TRYLATER)"}, // RFC 5804 §1.3
 		more:     func(line []byte, _ string) bool { return len(line) > 0 && line[0] == '"' },
 	},

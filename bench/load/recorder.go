@@ -194,7 +194,7 @@ func (r *run) result() *Result {
 		Cut: r.ctx.Err() != nil, Connections: r.o.Connections, Rate: r.o.Rate,
 		Done: rec.done, Missed: rec.missed, TLS: rec.tls, Resumed: rec.resumed,
 		Errors: maps.Clone(rec.errors), Examples: maps.Clone(rec.examples),
-		Latency: rec.latency, Samples: rec.samples,
+		Latency: rec.latency, Samples: rec.samples, Bytes: r.bytes.Load(),
 	}
 	if rec.failures.Count() > 0 {
 		res.Failures = rec.failures

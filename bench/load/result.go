@@ -28,6 +28,7 @@ type Result struct {
 	Missed      int64         `json:"missed,omitempty"` // open loop: intended, and not begun because too many were in flight
 	TLS         string        `json:"tls,omitempty"`    // version, cipher suite and group of a connection
 	Resumed     int64         `json:"resumed"`
+	Bytes       int64         `json:"bytes,omitempty"` // transfer: of the messages, without what is around them
 
 	Errors   map[Kind]int64  `json:"errors,omitempty"`
 	Examples map[Kind]string `json:"examples,omitempty"` // the first error of each kind
@@ -84,6 +85,22 @@ func (r *Result) PerOperation() time.Duration {
 		return 0
 	}
 	return r.Server.CPU / time.Duration(r.Done)
+}
+
+// ByteRate is the bytes of messages a second.
+func (r *Result) ByteRate() float64 {
+	if r.Took <= 0 {
+		return 0
+	}
+	return float64(r.Bytes) / r.Took.Seconds()
+}
+
+// PerGiB is the server's CPU time for each GiB of messages.
+func (r *Result) PerGiB() time.Duration {
+	if r.Server == nil || r.Bytes == 0 {
+		return 0
+	}
+	return time.Duration(float64(r.Server.CPU) * (1 << 30) / float64(r.Bytes))
 }
 
 // Failed counts the operations that failed.

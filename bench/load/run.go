@@ -36,6 +36,7 @@ type run struct {
 	rec     recorder
 
 	dials atomic.Uint64
+	bytes atomic.Int64   // of messages that went across
 	taken atomic.Int64   // slots, of a closed loop
 	slots chan time.Time // of an open loop, nil in a closed one
 	until time.Time      // no slot after it
@@ -70,6 +71,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		r.mail()
 	case Storm:
 		r.storm()
+	case Transfer:
+		r.transfer()
 	}
 	return r.result(), nil
 }

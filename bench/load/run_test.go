@@ -297,6 +297,7 @@ func TestServerSeesAnOrderlyEnd(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	smtp, smtps := target(t, "smtp", "127.0.0.1"), target(t, "smtps", "127.0.0.1")
+	imap, nntp := target(t, "imap", "127.0.0.1"), target(t, "nntp", "127.0.0.1")
 	for _, o := range []Options{
 		{},
 		{Target: smtp, Mode: "swim"},
@@ -313,6 +314,16 @@ func TestOptionsAreChecked(t *testing.T) {
 		{Target: smtp, Rate: math.Inf(1)},
 		{Target: smtp, Rate: math.NaN()},
 		{Target: smtp, PID: 1 << 30},
+		{Target: imap, Mode: Mail},
+		{Target: imap, Mode: Hold, Connections: 1, Size: 1},
+		{Target: imap, Mode: Chat, Upload: true},
+		{Target: imap, Mode: Transfer},
+		{Target: imap, Mode: Transfer, User: "u"},
+		{Target: imap, Mode: Transfer, User: "u\r\na NOOP", Password: "p"},
+		{Target: imap, Mode: Upgrade, User: "u", Password: "p"},
+		{Target: imap, Mode: Storm, User: "u", Password: "p"},
+		{Target: nntp, Mode: Chat, User: "u", Password: "p"},
+		{Target: nntp, Mode: Transfer, User: "u", Password: "p"},
 	} {
 		if res, err := Run(t.Context(), o); err == nil {
 			t.Errorf("%+v: %+v", o, res)
@@ -328,6 +339,13 @@ func TestTargets(t *testing.T) {
 		"gopher://mx.example.org": "",
 		"mx.example.org:25":       "",
 		"smtp://":                 "",
+		"//127.0.0.1:25":          "",
+		"lmtp://[::1]":            "lmtp://[::1]:24",
+		"lmtps://[::1]":           "",
+		"imaps://[::1]":           "imaps://[::1]:993",
+		"pop3s://[::1]":           "pop3s://[::1]:995",
+		"nntps://[::1]":           "nntps://[::1]:563",
+		"sieve://[::1]":           "sieve://[::1]:4190",
 		"smtp://a@b":              "",
 	} {
 		got, err := ParseTarget(in)

@@ -28,10 +28,10 @@ func ParseTarget(s string) (Target, error) {
 	for i := range protocols {
 		p := &protocols[i]
 		t := Target{Host: u.Hostname(), protocol: p}
-		switch u.Scheme {
-		case p.scheme:
+		switch {
+		case u.Scheme == p.scheme:
 			t.Port = cmp.Or(u.Port(), p.port)
-		case p.implicit():
+		case p.tlsPort != "" && u.Scheme == p.implicit():
 			t.Port, t.Implicit = cmp.Or(u.Port(), p.tlsPort), true
 		default:
 			continue
@@ -53,13 +53,8 @@ func schemes() string {
 	return strings.Join(all, ", ")
 }
 
-// implicit is the scheme with implicit TLS, or "" where there is no port for it.
-func (p *protocol) implicit() string {
-	if p.tlsPort == "" {
-		return ""
-	}
-	return p.scheme + "s"
-}
+// implicit is the scheme with implicit TLS, for what has a port for that.
+func (p *protocol) implicit() string { return p.scheme + "s" }
 
 // Address is HOST:PORT.
 func (t Target) Address() string { return net.JoinHostPort(t.Host, t.Port) }
@@ -71,7 +66,7 @@ func (t Target) String() string {
 	}
 	scheme := t.protocol.scheme
 	if t.Implicit {
-		scheme += "s"
+		scheme = t.protocol.implicit()
 	}
 	return scheme + "://" + t.Address()
 }

@@ -38,7 +38,7 @@ func result(mode load.Mode) *load.Result {
 	return r
 }
 
-var modes = []load.Mode{load.Upgrade, load.Hold, load.Chat, load.Mail, load.Storm}
+var modes = []load.Mode{load.Upgrade, load.Hold, load.Chat, load.Mail, load.Storm, load.Transfer}
 
 // outside is what would make a browser look elsewhere.
 var outside = regexp.MustCompile(`(?i)https?://|src=|href|url\(|@import|<link|<script|<img`)

@@ -22,6 +22,8 @@ var operations = map[load.Mode]string{
 	load.Chat:    "commands",
 	load.Mail:    "messages",
 	load.Storm:   "upgrades",
+
+	load.Transfer: "transfers",
 }
 
 func summary(r *load.Result) []row {
@@ -40,6 +42,9 @@ func summary(r *load.Result) []row {
 	rows = append(rows, row{"done", done})
 	if r.Missed > 0 {
 		rows = append(rows, row{"missed", fmt.Sprintf("%d were due and never begun: too many were in flight", r.Missed)})
+	}
+	if r.Bytes > 0 {
+		rows = append(rows, row{"data", fmt.Sprintf("%s, %s a second", octets(r.Bytes), octets(int64(r.ByteRate())))})
 	}
 	rows = append(rows, failures(r)...)
 	if r.TLS != "" {
@@ -81,6 +86,9 @@ func server(r *load.Result, what string) []row {
 	}
 	if each := r.PerOperation(); each > 0 {
 		cpu += fmt.Sprintf("; %s for each of the %s", duration(each), what)
+	}
+	if each := r.PerGiB(); each > 0 {
+		cpu += fmt.Sprintf("; %s for each GiB", duration(each))
 	}
 	if u.PSSBefore == 0 {
 		return []row{{"server CPU", cpu}, {"server memory", "not readable; run as the server's user or root"}}

@@ -27,12 +27,17 @@ func New(size int) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	return Serve(ln, size), nil
+}
+
+// Serve serves on ln, which it closes in the end.
+func Serve(ln net.Listener, size int) *Server {
 	s := &Server{ln: ln, message: make([]byte, size), conns: make(map[net.Conn]struct{})}
 	for i := range s.message {
 		s.message[i] = "0123456789abcdef"[i%16]
 	}
 	s.served.Go(s.accept)
-	return s, nil
+	return s
 }
 
 // Addr is HOST:PORT.

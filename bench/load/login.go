@@ -1,0 +1,63 @@
+package load
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// imapLogin is of RFC 9051 §6.2.3, with quoted strings.
+func imapLogin(user, password string) []exchange {
+	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	return []exchange{{fmt.Sprintf("a LOGIN \"%s\" \"%s\"\r\n", quoted.Replace(user), quoted.Replace(password)), "a OK"}}
+}
+
+// popLogin is of RFC 1939 §7.
+func popLogin(user, password string) []exchange {
+	return []exchange{{"USER " + user + "\r\n", "+OK"}, {"PASS " + password + "\r\n", "+OK"}}
+}
+
+// sieveLogin is of RFC 5804 §2.1, with PLAIN (RFC 4616).
+func sieveLogin(user, password string) []exchange {
+	response := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
+	return []exchange{{`AUTHENTICATE "PLAIN" "` + response + "\"\r\n", "OK"}}
+}
+
+// checkLogin sees that a user can log in, where there is one.
+func (o *Options) checkLogin() error {
+	switch p := o.Target.protocol; {
+	case o.User == "" && o.Password == "":
+		return nil
+	case o.User == "" || o.Password == "":
+		return errors.New("a user and a password go together")
+	case p.login == nil:
+		return fmt.Errorf("a login is not possible with %s", p.scheme)
+	case o.Mode != Hold && o.Mode != Chat && o.Mode != Transfer:
+		return fmt.Errorf("mode %s does not log in", o.Mode)
+	case strings.ContainsFunc(o.User+o.Password, func(r rune) bool { return r < ' ' || r > '~' }):
+		return errors.New("user and password: use printable ASCII only")
+	}
+	return nil
+}
+
+// enter is open and then a login, if there is somebody to log in, up to the state
+// that the mode works in.
+func (c *conn) enter() error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	o := &c.run.o
+	if o.User == "" {
+		return nil
+	}
+	for _, x := range o.Target.protocol.login(o.User, o.Password) {
+		if _, err := c.confide(x); err != nil {
+			return fmt.Errorf("login: %w", err)
+		}
+	}
+	if o.Mode == Transfer && !o.Upload {
+		return c.do(exchange{"a SELECT INBOX\r\n", "a OK"})
+	}
+	return nil
+}
