@@ -84,10 +84,11 @@ func (s *Session) step(in, up, out []byte) (int, []byte, []byte, codec.Action) {
 	action := codec.NeedMore
 	switch {
 	case status == codec.LineMore:
-	case status == codec.LineTooLong && s.phase == dialogue && !s.swallowing:
-		out, action = s.refuse(out, "*", "BAD Line too long")
+	case status == codec.LineTooLong && s.phase == dialogue && !s.swallowing: // a literal may follow, or not
+		out, action = s.bye(out, "[TOOBIG] Line too long")
 	case status == codec.LineBad && s.phase == dialogue && !s.swallowing:
-		out, action = s.refuse(out, "*", "BAD NUL, bare CR or bare LF in a command")
+		s.taken = 0
+		up, out, action = s.reject(line, up, out, "*", "BAD NUL, bare CR or bare LF in a command")
 	case status != codec.LineOK: // what it means for the literals of its command is not known
 		out, action = s.bye(out, "This is IMAP")
 	case s.swallowing:

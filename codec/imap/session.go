@@ -97,7 +97,7 @@ func (s *Session) Secured(_ *tls.ConnectionState, out []byte) []byte {
 }
 
 // Outstanding implements codec.Relayed.
-func (s *Session) Outstanding() bool { return s.backend != nil && s.backend.tag != "" }
+func (s *Session) Outstanding() bool { return s.phase == waiting }
 
 // End implements codec.Session.
 func (s *Session) End() func() { return nil }

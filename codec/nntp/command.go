@@ -178,7 +178,7 @@ func (s *Session) gate(c *command, verb string, arg []byte) string {
 		return "400 This is NNTP" // another protocol, with an attacker's commands in it (ALPACA)
 	case c == nil:
 		return "500 Command not recognized"
-	case c.flags&junk != 0 && s.junk+1 >= limit(s.cfg.Limits.JunkCommands, defaultJunk):
+	case (c.flags&junk != 0 || c.kind == login) && s.junk+1 >= limit(s.cfg.Limits.JunkCommands, defaultJunk):
 		return "400 Too many commands without an article"
 	case inClear && (c.flags&secret != 0 || s.cfg.RequireTLS && c.flags&beforeTLS == 0): // RFC 4643 §2.3.2
 		return "483 Use STARTTLS first"

@@ -132,7 +132,9 @@ func (s *Session) Secured(_ *tls.ConnectionState, out []byte) []byte {
 }
 
 // Outstanding implements codec.Relayed.
-func (s *Session) Outstanding() bool { return s.relay != nil && s.relay.asked.Len() > 0 }
+func (s *Session) Outstanding() bool {
+	return s.relay != nil && s.relay.asked.Len() > 0 && s.phase != answer
+}
 
 // End implements codec.Session.
 func (s *Session) End() func() { return nil }

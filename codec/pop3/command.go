@@ -120,6 +120,9 @@ func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 		why = "-ERR Log in first"
 	case c == nil:
 		why = "-ERR Command not recognized"
+	case s.junk >= limit(s.cfg.Limits.JunkCommands, defaultJunk): // failed logins
+		out, action := s.close(out, "-ERR Too many commands without a login")
+		return up, out, action
 	case c.flags&needsTLS != 0 && !s.secured:
 		return s.tooEarly(up, out)
 	case c.flags&noArg != 0 && len(arg) > 0:

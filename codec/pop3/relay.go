@@ -11,7 +11,7 @@ import (
 )
 
 // maxReply is the longest line of the backend's before login.
-const maxReply = 4 << 10
+const maxReply = 16 << 10
 
 // Reply implements codec.Relayed.
 func (s *Session) Reply(in, out []byte) (int, []byte, codec.Action) {
@@ -29,7 +29,7 @@ func (s *Session) Reply(in, out []byte) (int, []byte, codec.Action) {
 		s.answered()
 		return n, out, codec.Continue
 	}
-	good, bad := bytes.HasPrefix(line, []byte("+OK")), bytes.HasPrefix(line, []byte("-ERR"))
+	good, bad := begins(line, "+OK"), begins(line, "-ERR")
 	more := bytes.HasPrefix(line, []byte("+ ")) || string(line) == "+"
 	switch {
 	case status != codec.LineOK || b.has == nothing || s.phase != waiting && !bad:
@@ -58,6 +58,12 @@ func (s *Session) Reply(in, out []byte) (int, []byte, codec.Action) {
 	return n, say(out, string(line)), codec.Continue
 }
 
+// begins reports whether the first word of line is this one.
+func begins(line []byte, word string) bool {
+	first, _, _ := bytes.Cut(line, []byte{' '})
+	return string(first) == word
+}
+
 func (s *Session) answered() {
 	s.backend.has = nothing
 	s.line.Reset()
@@ -78,7 +84,7 @@ func (s *Session) broken(out []byte) ([]byte, codec.Action) {
 func filter(line, out []byte) []byte {
 	word, params, _ := strings.Cut(string(line), " ")
 	switch strings.ToUpper(word) {
-	case "STLS", "XCLIENT", "COMPRESS":
+	case "STLS", "XCLIENT", "XFORWARD", "COMPRESS":
 		return out
 	case "SASL":
 		mechanisms := codec.PassSASL([]byte(params))
@@ -129,7 +135,7 @@ func expectOK(u codec.Upstream, what string) error {
 	if err != nil {
 		return fmt.Errorf("waiting for %s: %w", what, err)
 	}
-	if !bytes.HasPrefix(line, []byte("+OK")) {
+	if !begins(line, "+OK") {
 		return fmt.Errorf("%s is %q, not +OK", what, line[:min(len(line), 100)])
 	}
 	return nil

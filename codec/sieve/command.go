@@ -57,6 +57,10 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 		return 0, up, out, codec.Hold
 	case literal:
 		n := min(len(in), s.backend.left)
+		if !codec.IsSASLResponse(in[:n]) {
+			out, action := s.close(out, `BYE "That is no SASL response"`)
+			return n, up, out, action
+		}
 		if s.backend.left -= n; s.backend.left > 0 {
 			return n, append(up, in[:n]...), out, codec.NeedMore
 		}
@@ -85,12 +89,12 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 		up, out, action = s.pass(line, up, out)
 	case status == codec.LineOK:
 		up, out, action = s.command(line, up, out)
-	case status == codec.LineBinary, s.phase != dialogue, s.swallowing:
-		out, action = s.close(out, `BYE "This is ManageSieve"`)
-	case status == codec.LineTooLong:
-		out, action = s.refuse(out, `NO "Line too long"`)
+	case status == codec.LineBad && s.phase == dialogue && !s.swallowing:
+		up, out, action = s.reject(line, up, out, `NO "NUL, bare CR or bare LF in a command"`)
+	case status == codec.LineTooLong && s.phase == dialogue && !s.swallowing: // a literal may follow, or not
+		out, action = s.close(out, `BYE "Line too long"`)
 	default:
-		out, action = s.refuse(out, `NO "NUL, bare CR or bare LF in a command"`)
+		out, action = s.close(out, `BYE "This is ManageSieve"`)
 	}
 	return n, up, out, action
 }
@@ -110,6 +114,9 @@ func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 		return s.reject(line, up, out, `NO "Log in first"`)
 	case c == nil:
 		return s.reject(line, up, out, `NO "Command not recognized"`)
+	case s.junk >= limit(s.cfg.Limits.JunkCommands, defaultJunk): // failed logins
+		out, action := s.close(out, `BYE "Too many commands without a login"`)
+		return up, out, action
 	case c.flags&needsTLS != 0 && !s.secured: // RFC 5804 §1.3
 		return s.reject(line, up, out, `NO (ENCRYPT-NEEDED) "Use STARTTLS first"`)
 	case c.flags&noArg != 0 && len(arg) > 0:
@@ -203,7 +210,7 @@ func (s *Session) authenticate(line, arg, up, out []byte) ([]byte, []byte, codec
 func (s *Session) pass(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	size, unasked, lit := literalAt(line)
 	switch {
-	case lit && (!unasked || size > int(limit(s.cfg.Limits.Literal, defaultLiteral)) || s.phase == rest):
+	case s.phase == rest && len(line) > 0, lit && (!unasked || size > int(limit(s.cfg.Limits.Literal, defaultLiteral)) || s.phase == rest):
 		out, action := s.close(out, `BYE "That is no literal that is taken here"`)
 		return up, out, action
 	case lit:

@@ -231,7 +231,7 @@ func name(line []byte) string {
 // SASL mechanisms those that do not work through us.
 func filter(name string, line, list []byte) []byte {
 	switch name {
-	case "STARTTLS", "XCLIENT":
+	case "STARTTLS", "XCLIENT", "XFORWARD", "COMPRESS":
 		return list
 	case "SASL":
 		_, value, _ := strings.Cut(string(line), " ")
