@@ -223,6 +223,33 @@ func BenchmarkMail(b *testing.B) {
 	}
 }
 
+// BenchmarkRelay is IMAP with STARTTLS in front of a stub. An operation of a download
+// or an upload is a message of 1 MiB, on sessions that have logged in. Idle is what one
+// of 1,000 sessions in IDLE holds, with its connection to the stub; see BenchmarkIdle.
+func BenchmarkRelay(b *testing.B) {
+	const size = 1 << 20
+	login := load.Options{Mode: load.Transfer, TLS: tls13(), Size: size, User: "u", Password: "p"}
+	for _, name := range serverNames {
+		for _, way := range []string{"download", "upload"} {
+			for _, conns := range []int{1, 64} {
+				b.Run(fmt.Sprintf("load=%s/server=%s/conns=%d", way, name, conns), func(b *testing.B) {
+					s := launchRelay(b, name, size)
+					b.SetBytes(size)
+					o := login
+					o.Upload, o.Connections, o.Operations = way == "upload", conns, int64(b.N)
+					b.ResetTimer()
+					res := s.run(b, o)
+					reportRun(b, res, "msg/s")
+					b.ReportMetric(res.ByteRate()/1e6, "MB/s") // without the logins
+				})
+			}
+		}
+		b.Run("load=idle/server="+name, func(b *testing.B) {
+			idle(b, launchRelay(b, name, size), load.Options{User: login.User, Password: login.Password})
+		})
+	}
+}
+
 const (
 	flood     = 256
 	floodTime = 700 * time.Millisecond // and as long before and after it

@@ -145,6 +145,10 @@ func TestWrongFlagsAreExplained(t *testing.T) {
 		{append(here, "-report", "/dev/null/x"), "-report: "},
 		{append(here, "-connections", "many"), "invalid value"},
 		{[]string{"baseline", "-maildir", "", "-address", "256.0.0.1:x"}, "cannot listen"},
+		{[]string{"stub", "-listen", "256.0.0.1:x"}, "cannot listen"},
+		{[]string{"stub", "-size", "0"}, "-size: use 1 to"},
+		{append(here, "-mode", "transfer"), "not possible with smtp"},
+		{[]string{"-target", "imap://127.0.0.1:1", "-mode", "transfer"}, "needs a user and a password"},
 	} {
 		status, _, stderr := bench(t, test.args...)
 		if status != exitUsage || !strings.Contains(stderr, test.want) {
@@ -177,21 +181,46 @@ func (l *lines) find(re *regexp.Regexp) []string {
 // serving runs the baseline command until the test is over.
 func serving(t *testing.T, args ...string) (addr string) {
 	t.Helper()
+	return background(t, `msg=listening address=(\S+)`, append([]string{"baseline", "-address", "127.0.0.1:0"}, args...)...)
+}
+
+// background runs a command that serves, until the test is over, and returns the
+// address that it says by what listening finds.
+func background(t *testing.T, listening string, args ...string) (addr string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var log lines
 	status := make(chan int)
 	go func() {
-		status <- run(ctx, append([]string{"baseline", "-address", "127.0.0.1:0"}, args...), &log, &log)
+		status <- run(ctx, args, &log, &log)
 	}()
 	t.Cleanup(func() {
 		cancel()
 		if s := <-status; s != exitOK {
-			t.Errorf("baseline: status %d", s)
+			t.Errorf("%q: status %d", args, s)
 		}
 	})
-	listening := regexp.MustCompile(`msg=listening address=(\S+)`)
-	enginetest.Eventually(t, "listening", func() bool { return log.find(listening) != nil })
-	return log.find(listening)[1]
+	said := regexp.MustCompile(listening)
+	enginetest.Eventually(t, "listening", func() bool { return log.find(said) != nil })
+	return log.find(said)[1]
+}
+
+func TestStubTakesAndGivesMessages(t *testing.T) {
+	addr := background(t, `listening on (\S+)`, "stub", "-listen", "127.0.0.1:0", "-size", "70000")
+	common := []string{"-target", "imap://" + addr, "-plain", "-user", "u", "-password", "p", "-connections", "3"}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-mode", "transfer", "-operations", "20", "-size", "70000"}, "1.3 MiB, "},
+		{[]string{"-mode", "transfer", "-operations", "20", "-size", "5000", "-upload"}, "97.7 KiB, "},
+		{[]string{"-mode", "hold", "-duration", "50ms", "-quiet"}, "3 connections"},
+		{[]string{"-mode", "chat", "-operations", "20"}, "20 commands"},
+	} {
+		if status, stdout, stderr := bench(t, append(test.args, common...)...); status != exitOK || !strings.Contains(stdout, test.want) {
+			t.Errorf("%q: status %d, %s%s", test.args, status, stdout, stderr)
+		}
+	}
 }
 
 func TestBaselineServes(t *testing.T) {

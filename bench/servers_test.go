@@ -20,7 +20,9 @@ import (
 	"starttlsd/backend"
 	"starttlsd/bench/baseline"
 	"starttlsd/bench/load"
+	"starttlsd/bench/stub"
 	"starttlsd/codec"
+	"starttlsd/codec/imap"
 	"starttlsd/codec/smtp"
 	"starttlsd/config"
 	"starttlsd/engine"
@@ -31,6 +33,7 @@ import (
 const (
 	serverEnv  = "STARTTLSD_BENCH_SERVER"  // a name of servers
 	maildirEnv = "STARTTLSD_BENCH_MAILDIR" // where messages go; empty: nowhere
+	backendEnv = "STARTTLSD_BENCH_BACKEND" // HOST:PORT of the IMAP server that it is a relay for; empty: none
 )
 
 func TestMain(m *testing.M) {
@@ -49,6 +52,7 @@ type service struct {
 	listener net.Listener
 	tls      *tls.Config
 	session  func(*codec.Peer) codec.Session
+	backend  string        // as backendEnv
 	command  time.Duration // for one complete command
 	log      *slog.Logger
 }
@@ -84,7 +88,7 @@ func beServer(name string) error {
 	if err != nil {
 		return err
 	}
-	s := &service{ln, certs.ServerConfig("smtp"), sessions(messages), cfg.Limits.Command, log}
+	s := &service{ln, certs.ServerConfig("smtp"), sessions(messages), os.Getenv(backendEnv), cfg.Limits.Command, log}
 	if err := servers[name](s); err != nil {
 		return err
 	}
@@ -99,23 +103,47 @@ func beServer(name string) error {
 
 // loop is starttlsd's engine, as main has it.
 func (s *service) loop() error {
-	_, err := engine.New(engine.Config{
-		Listeners: []engine.Listener{{
-			Listener:   s.listener,
-			Name:       "smtp",
-			TLS:        s.tls,
-			NewSession: s.session,
-			Limits:     engine.Limits{Command: s.command},
-		}},
-		Log:        s.log,
-		TuneMemory: true,
-	})
+	l := engine.Listener{
+		Listener:   s.listener,
+		Name:       "bench",
+		TLS:        s.tls,
+		NewSession: s.session,
+		Limits:     engine.Limits{Command: s.command},
+	}
+	if s.backend != "" {
+		if err := s.relay(&l); err != nil {
+			return err
+		}
+	}
+	_, err := engine.New(engine.Config{Listeners: []engine.Listener{l}, Log: s.log, TuneMemory: true})
 	return err
+}
+
+// relay has l relay IMAP.
+func (s *service) relay(l *engine.Listener) error {
+	address, err := backend.ParseAddress("tcp://" + s.backend)
+	if err != nil {
+		return err
+	}
+	server, err := backend.NewServer(backend.Options{Address: address})
+	if err != nil {
+		return err
+	}
+	cfg := &imap.Config{Hostname: "bench.example", TLS: true}
+	l.NewSession = func(p *codec.Peer) codec.Session { return imap.New(cfg, p) }
+	l.Dial = func(ctx context.Context, sess codec.Relayed, c *codec.Client) (engine.Upstream, error) {
+		conn, err := server.Dial(ctx, sess, c)
+		if err != nil {
+			return engine.Upstream{}, err
+		}
+		return engine.Upstream{TCP: conn.TCP, TLS: conn.TLS, Ahead: conn.Ahead}, nil
+	}
+	return nil
 }
 
 // goroutine is one a connection.
 func (s *service) goroutine() error {
-	b := &baseline.Server{TLS: s.tls, NewSession: s.session, Timeout: s.command}
+	b := &baseline.Server{TLS: s.tls, NewSession: s.session, Backend: s.backend, Timeout: s.command}
 	go func() { _ = b.Serve(s.listener) }()
 	return nil
 }
@@ -139,11 +167,28 @@ type server struct {
 // maildir, or nowhere when that is empty.
 func launch(b *testing.B, name, maildir string) *server {
 	b.Helper()
+	return launchAs(b, name, "smtp", maildirEnv+"="+maildir)
+}
+
+// launchRelay is launch, for a relay in front of a stub whose message has size bytes.
+// The stub is in this process, as the clients are.
+func launchRelay(b *testing.B, name string, size int) *server {
+	b.Helper()
+	behind, err := stub.New(size)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(behind.Close)
+	return launchAs(b, name, "imap", backendEnv+"="+behind.Addr())
+}
+
+func launchAs(b *testing.B, name, scheme, env string) *server {
+	b.Helper()
 	if runtime.GOOS != "linux" {
 		b.Skip("CPU time and memory of the server are read from /proc, which needs Linux")
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), serverEnv+"="+name, maildirEnv+"="+maildir)
+	cmd.Env = append(os.Environ(), serverEnv+"="+name, env)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -167,7 +212,7 @@ func launch(b *testing.B, name, maildir string) *server {
 	if err != nil {
 		b.Fatal("the server does not listen: ", err)
 	}
-	if s.target, err = load.ParseTarget("smtp://" + strings.TrimSpace(addr)); err != nil {
+	if s.target, err = load.ParseTarget(scheme + "://" + strings.TrimSpace(addr)); err != nil {
 		b.Fatal(err)
 	}
 	return s

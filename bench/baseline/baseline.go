@@ -1,7 +1,7 @@
 // Package baseline serves a codec.Session the plain way in Go: a goroutine a
 // connection, blocking reads and writes, tls.Server on STARTTLS. It is what the
 // engine is measured against, and no server to put on the internet: it has no
-// limits, no drain and no log.
+// limits, no drain and no log. In front of an IMAP server it is a relay.
 package baseline
 
 import (
@@ -21,6 +21,7 @@ type Server struct {
 	TLS        *tls.Config
 	Implicit   bool // TLS from the first byte
 	NewSession func(*codec.Peer) codec.Session
+	Backend    string        // HOST:PORT of an IMAP server in clear, instead of NewSession
 	Timeout    time.Duration // of a read with the replies before it, or a handshake; 0: none
 
 	accepted atomic.Uint64
@@ -46,6 +47,10 @@ func (s *Server) Serve(ln net.Listener) error {
 		s.track(nc)
 		go func() {
 			defer s.untrack(nc)
+			if s.Backend != "" {
+				s.relay(nc)
+				return
+			}
 			s.serve(nc)
 		}()
 	}
@@ -160,15 +165,15 @@ func (c *conn) read() bool {
 		}
 		c.buf = append(c.buf, make([]byte, n)...)
 	}
-	c.extend()
+	c.extend(c.nc)
 	m, err := c.nc.Read(c.buf[n:])
 	c.data = c.buf[:n+m]
 	return m > 0 || err == nil
 }
 
-func (c *conn) extend() {
-	if c.Timeout > 0 {
-		_ = c.nc.SetDeadline(time.Now().Add(c.Timeout))
+func (s *Server) extend(nc net.Conn) {
+	if s.Timeout > 0 {
+		_ = nc.SetDeadline(time.Now().Add(s.Timeout))
 	}
 }
 
@@ -183,7 +188,7 @@ func (c *conn) upgrade() bool {
 }
 
 func (c *conn) handshake() bool {
-	c.extend()
+	c.extend(c.nc)
 	tc := tls.Server(c.nc, c.TLS)
 	if tc.Handshake() != nil {
 		return false

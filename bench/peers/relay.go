@@ -231,75 +231,51 @@ func (o *relayOptions) turn(ctx context.Context, l *lab, start func(context.Cont
 	}
 	defer srv.Stop()
 	for _, way := range []struct {
-		what  string
-		width int
-		do    func(*imapClient, int) error
+		what   string
+		width  int
+		upload bool
 	}{
-		{downOne, 1, (*imapClient).fetch}, {downMany, 64, (*imapClient).fetch},
-		{upOne, 1, (*imapClient).add}, {upMany, 64, (*imapClient).add},
+		{downOne, 1, false}, {downMany, 64, false}, {upOne, 1, true}, {upMany, 64, true},
 	} {
-		messages := max(1, o.mib<<10/o.message/way.width)
-		gib := float64(messages*way.width*o.message) / (1 << 20)
-		used, took, err := o.transfer(ctx, srv, way.width, messages, way.do)
+		messages := max(1, o.mib<<10/o.message/way.width) * way.width
+		res, err := relayed(ctx, srv, load.Options{Mode: load.Transfer, Upload: way.upload,
+			Connections: way.width, Operations: int64(messages), Size: o.message << 10})
 		if err != nil {
 			return fmt.Errorf("%s: %w", way.what, err)
 		}
-		cpu[way.what] = append(cpu[way.what], used.Seconds()/gib)
-		rate[way.what] = append(rate[way.what], gib*1024/took.Seconds())
+		cpu[way.what] = append(cpu[way.what], res.PerGiB().Seconds())
+		rate[way.what] = append(rate[way.what], res.ByteRate()/(1<<20))
 	}
 	srv.Stop()
 	if srv, err = start(ctx, l, backend); err != nil {
 		return err
 	}
 	defer srv.Stop()
-	each, err := o.pairs(ctx, srv)
+	time.Sleep(o.settle)
+	res, err := relayed(ctx, srv, load.Options{Mode: load.Hold, Quiet: true, Connections: o.idle, Duration: o.settle})
 	if err != nil {
 		return fmt.Errorf("%s: %w", idlePair, err)
 	}
-	cpu[idlePair] = append(cpu[idlePair], each)
+	cpu[idlePair] = append(cpu[idlePair], float64(res.PerConnection())/1000)
 	return nil
 }
 
-// transfer has each of width clients do as many messages.
-func (o *relayOptions) transfer(ctx context.Context, srv *Server, width, messages int, do func(*imapClient, int) error) (used, took time.Duration, err error) {
-	clients, err := logIn(ctx, srv.Addr, width)
-	defer closeAll(clients)
+// relayed runs a load through a relay. Operations that fail are an error.
+func relayed(ctx context.Context, srv *Server, o load.Options) (*load.Result, error) {
+	target, err := load.ParseTarget("imap://" + srv.Addr)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	before, began := load.CPU(srv.PID), time.Now()
-	failed := make(chan error, width)
-	for _, c := range clients {
-		go func() {
-			var err error
-			for i := 0; i < messages && err == nil; i++ {
-				err = do(c, o.message<<10)
-			}
-			failed <- err
-		}()
+	o.Target, o.PID, o.TLS, o.Sources = target, srv.PID, clientTLS(), true
+	o.User, o.Password, o.Timeout = "u", "p", relayPatience
+	res, err := load.Run(ctx, o)
+	if err == nil {
+		err = ctx.Err()
 	}
-	for range clients {
-		err = errors.Join(err, <-failed)
+	if err == nil && res.Failed() > 0 {
+		err = fmt.Errorf("%d done, failed: %v, such as %v", res.Done, res.Errors, res.Examples)
 	}
-	return load.CPU(srv.PID) - before, time.Since(began), err
-}
-
-// pairs holds clients in IDLE, and returns the bytes that each costs the relay.
-func (o *relayOptions) pairs(ctx context.Context, srv *Server) (float64, error) {
-	time.Sleep(o.settle)
-	before := load.PSS(srv.PID)
-	clients, err := logIn(ctx, srv.Addr, o.idle)
-	defer closeAll(clients)
-	if err != nil {
-		return 0, err
-	}
-	for _, c := range clients {
-		if err := c.command("IDLE", "+"); err != nil {
-			return 0, err
-		}
-	}
-	time.Sleep(o.settle)
-	return float64(load.PSS(srv.PID)-before) / float64(o.idle) / 1000, nil
+	return res, err
 }
 
 // print writes a table of medians, and in brackets ours by that one.
@@ -329,5 +305,5 @@ func (o *relayOptions) print(w io.Writer, names []string, cpu, rate map[string]f
 
 func median(samples []float64) float64 { return spread(samples).Median }
 
-// imapPatience is how long one answer may take.
-const imapPatience = time.Minute
+// relayPatience is how long one message may take, with 64 at a time.
+const relayPatience = time.Minute
