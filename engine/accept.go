@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"io"
 	"net"
 	"time"
@@ -20,33 +19,6 @@ const (
 	refusing = 16
 )
 
-type listener struct {
-	Listener
-	eng *Engine
-}
-
-// accept takes connections until the listener is closed. Running out of
-// descriptors or memory is a reason to wait, never to end.
-func (l *listener) accept() {
-	defer l.eng.acceptors.Done()
-	var pause time.Duration
-	for {
-		nc, err := l.Listener.Listener.Accept()
-		if err == nil {
-			pause = 0
-			l.eng.stats.accepted.Add(1)
-			l.admit(nc)
-			continue
-		}
-		if l.eng.at() != running || errors.Is(err, net.ErrClosed) {
-			return
-		}
-		l.eng.shortage("accepting", l.Name, err)
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		time.Sleep(pause)
-	}
-}
-
 // admit enrols a connection with a loop, or turns it away.
 func (l *listener) admit(nc net.Conn) {
 	tc, ok := nc.(*net.TCPConn)
@@ -63,17 +35,15 @@ func (l *listener) admit(nc net.Conn) {
 	c := l.newConn(tc)
 	if l.Trusted != nil {
 		if !l.trusts(c.peer.Remote.Addr()) {
-			l.eng.stats.ended[ReasonUntrusted].Add(1)
-			l.eng.log.Debug("refused", "listener", l.Name, "peer", c.peer.Remote, "reason", ReasonUntrusted)
+			l.refused(c, ReasonUntrusted)
 			_ = tc.Close()
 			return
 		}
 		c.marks.set(awaited)
 	}
-	reason, ok := l.eng.enter(c.client())
+	reason, ok := l.enter(c.client())
 	if !ok {
-		l.eng.stats.ended[reason].Add(1)
-		l.eng.log.Debug("refused", "listener", l.Name, "peer", c.peer.Remote, "reason", reason)
+		l.refused(c, reason)
 		l.turnAway(tc, &c.peer)
 		return
 	}
@@ -90,6 +60,13 @@ func (l *listener) admit(nc net.Conn) {
 	}
 }
 
+// refused takes note of a connection that is not let in.
+func (l *listener) refused(c *conn, reason Reason) {
+	l.stats.ended[reason].Add(1)
+	l.eng.refusals.add(c.peer.Remote.Addr(), l.Name, reason.String())
+	l.eng.log.Debug("refused", "listener", l.Name, "peer", c.peer.Remote, "reason", reason)
+}
+
 func (l *listener) newConn(tc *net.TCPConn) *conn {
 	c := &conn{lst: l, started: l.eng.now()}
 	c.peer = codec.NewPeer(codec.ConnID(l.eng.nextID.Add(1)),
@@ -103,7 +80,7 @@ func (l *listener) newSession(c *conn) (s codec.Session) {
 	defer func() {
 		if v := recover(); v != nil {
 			l.eng.panicked(c.peer.ID, v)
-			l.eng.leave(c.client())
+			l.leave(c.client(), plain)
 			s = nil
 		}
 	}()

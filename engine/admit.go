@@ -15,8 +15,8 @@ const rateTable = 1 << 16
 
 // door decides who may come in. Safe for concurrent use.
 type door struct {
-	limits Admission
 	mu     sync.Mutex
+	limits Admission
 	open   int
 	perNet map[netip.Prefix]int // open connections a client; as large as open at most
 	rates  *lru.Cache[netip.Prefix, *clientRates]
@@ -32,13 +32,26 @@ func newDoor(limits Admission) *door {
 	return &door{limits: limits, perNet: make(map[netip.Prefix]int), rates: rates}
 }
 
-// client is the unit that per-client limits count: an IPv4 address, an IPv6 /64.
-// The zero Prefix is exempt.
-func (d *door) client(a netip.Addr) netip.Prefix {
-	a = a.Unmap().WithZone("")
-	if a.IsLoopback() && !d.limits.LimitLoopback {
-		return netip.Prefix{}
+// set changes the limits. Connections that are in stay in.
+func (d *door) set(limits Admission) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if limits.RatePerClient != d.limits.RatePerClient || limits.HandshakesPerClient != d.limits.HandshakesPerClient {
+		d.rates.Purge()
 	}
+	d.limits = limits
+}
+
+// fill is how many have entered, and the most there may be.
+func (d *door) fill() (open, most int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open, d.limits.MaxConnections
+}
+
+// clientOf is the unit that per-client limits count: an IPv4 address, an IPv6 /64.
+func clientOf(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
 	bits := 32
 	if a.Is6() {
 		bits = 64
@@ -56,7 +69,7 @@ func (d *door) enter(client netip.Prefix) (Reason, bool) {
 			return reason, false
 		}
 	}
-	if d.open >= d.limits.MaxConnections {
+	if most := d.limits.MaxConnections; most > 0 && d.open >= most {
 		return ReasonMaxConnections, false
 	}
 	d.open++
@@ -84,12 +97,30 @@ func (d *door) identify(client netip.Prefix) (Reason, bool) {
 // admits applies the limits of one client.
 func (d *door) admits(client netip.Prefix) (Reason, bool) {
 	switch {
+	case d.exempts(client):
+		return 0, true
 	case !d.ratesOf(client).connections.Allow():
 		return ReasonClientRate, false
 	case d.perNet[client] >= d.limits.PerClient:
 		return ReasonClientConnections, false
 	}
 	return 0, true
+}
+
+// exempts reports whether the limits per client are not for client. Call it with
+// mu held.
+func (d *door) exempts(client netip.Prefix) bool {
+	return client.Addr().IsLoopback() && !d.limits.LimitLoopback
+}
+
+// limited is client, or nobody if the limits are not for it.
+func (d *door) limited(client netip.Prefix) netip.Prefix {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.exempts(client) {
+		return netip.Prefix{}
+	}
+	return client
 }
 
 func (d *door) leave(client netip.Prefix) {
@@ -106,11 +137,11 @@ func (d *door) leave(client netip.Prefix) {
 
 // mayHandshake takes one from the client's rate of new TLS handshakes.
 func (d *door) mayHandshake(client netip.Prefix) bool {
-	if !client.IsValid() {
-		return true
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !client.IsValid() || d.exempts(client) {
+		return true
+	}
 	return d.ratesOf(client).handshakes.Allow()
 }
 

@@ -27,7 +27,7 @@ func (c *conn) shut() gnet.Action {
 		return gnet.Close
 	}
 	c.setHolder(closing)
-	c.setDeadline(c.link.lp.now + c.lst.Limits.Linger)
+	c.setDeadline(c.link.lp.now + c.lst.patience(c.lst.Limits.Linger))
 	return c.linger()
 }
 
@@ -76,7 +76,7 @@ func (c *conn) farewell() {
 // the socket is closed. why counts unless a reason was recorded before.
 func (c *conn) end(why Reason) {
 	e := c.lst.eng
-	defer e.leave(c.client())
+	defer func() { c.lst.leave(c.client(), c.layer) }()
 	defer func() {
 		untold := c.layer == upgrading && !c.marks.has(told)
 		c.setHolder(closed)
@@ -91,7 +91,7 @@ func (c *conn) end(why Reason) {
 	c.dropRelay()
 	release(&c.in)
 	c.link.free()
-	e.stats.ended[c.why].Add(1)
+	c.lst.stats.ended[c.why].Add(1)
 	if tidy := c.tidy(); tidy != nil {
 		e.spawn(tidy)
 	}

@@ -57,7 +57,7 @@ func (c *conn) client() netip.Prefix {
 	if c.marks.has(awaited) {
 		return netip.Prefix{}
 	}
-	return c.lst.eng.door.client(c.peer.Remote.Addr())
+	return clientOf(c.peer.Remote.Addr())
 }
 
 // opened: the connection is on its loop, new or given back.
@@ -80,7 +80,7 @@ func (c *conn) arrive() gnet.Action {
 	c.move = stay
 	switch {
 	case c.marks.has(awaited):
-		c.setDeadline(c.link.lp.now + c.lst.Limits.Handshake)
+		c.setDeadline(c.link.lp.now + c.lst.patience(c.lst.Limits.Handshake))
 		return c.identify()
 	case c.relay != nil:
 		return c.relay.arrive()
@@ -206,6 +206,7 @@ func (c *conn) step(p []byte) {
 			c.keep(data)
 			return
 		case codec.Continue:
+			c.lst.stats.commands.Add(1)
 			c.progress()
 			if len(out) >= c.lst.Limits.Output {
 				c.flush()
@@ -285,7 +286,7 @@ func (c *conn) setDeadline(d time.Duration) { c.link.lp.timers.set(c, d) }
 
 // progress: a command is complete, the time for the next begins.
 func (c *conn) progress() {
-	due := c.link.lp.now + c.lst.Limits.Command
+	due := c.link.lp.now + c.lst.patience(c.lst.Limits.Command)
 	if login := c.loginDue(); login != 0 {
 		due = min(due, login)
 	}

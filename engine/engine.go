@@ -28,6 +28,7 @@ type Config struct {
 	Handshakes tlsbridge.SlotLimits // process-wide handshake counts; Computing is for listeners with TLSWaits
 	Loops      int                  // event loops, each of which computes one handshake at a time; default max(1, GOMAXPROCS-1)
 	Log        *slog.Logger         // default slog.Default()
+	Reserve    int                  // descriptors that the program needs otherwise
 
 	// TuneMemory lets the engine set the garbage collector's percentage and give
 	// memory back to the system, unless GOGC or GOMEMLIMIT are set. For programs
@@ -38,7 +39,7 @@ type Config struct {
 // Listener is one address and what is spoken there.
 type Listener struct {
 	Listener net.Listener // bound; its connections must be *net.TCPConn. The engine closes it
-	Name     string       // for the log, such as "smtp"
+	Name     string       // for the log and the counters, such as "smtp"
 	TLS      *tls.Config  // nil: no TLS, STARTTLS is refused
 	Implicit bool         // TLS from the first byte (RFC 8314 §3)
 	TLSWaits bool         // callbacks of TLS may wait or end their goroutine: handshakes then compute on goroutines
@@ -57,6 +58,11 @@ type Listener struct {
 	// header, version 1 or 2, which says who the client is. Others are not let in.
 	// Nil: clients connect themselves.
 	Trusted []netip.Prefix
+
+	// Admission counts and bounds the connections of this listener by themselves, in
+	// place of the engine's limits per client and next to its MaxConnections. Nil:
+	// they are counted with those of the other listeners.
+	Admission *Admission
 }
 
 // Limits bound one connection.
@@ -71,12 +77,13 @@ type Limits struct {
 	Reply          time.Duration // for a reply of the backend; default 10 min (RFC 5321 §4.5.3.2.6)
 	Login          time.Duration // from the start until bytes are carried across unseen; default 0: no limit
 	Linger         time.Duration // waiting for the peer's FIN after ours; default 5 s
+	Stress         time.Duration // the most that Handshake, Command and Linger are under stress; default 10 s
 }
 
 // Admission bounds all connections together and those of one client, which is
 // an IPv4 address or an IPv6 /64.
 type Admission struct {
-	MaxConnections      int  // default, and most: AutoMaxConnections
+	MaxConnections      int  // default, and most: AutoMaxConnections; of a Listener: default no limit
 	PerClient           int  // open at once; default 50
 	RatePerClient       int  // new ones a minute; default 300
 	HandshakesPerClient int  // TLS handshakes a minute; default 60
@@ -99,6 +106,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Idle, 30*time.Minute)
 	setDefault(&l.Reply, 10*time.Minute)
 	setDefault(&l.Linger, 5*time.Second)
+	setDefault(&l.Stress, 10*time.Second)
 }
 
 func (a *Admission) setDefaults() {
@@ -112,6 +120,7 @@ type stage uint32
 
 const (
 	running   stage = iota
+	retiring        // another process takes new connections; sessions go on, upgrades too
 	draining        // no new connections, no new upgrades; sessions go on
 	farewells       // every session is told goodbye as soon as it can be
 	ending          // connections are cut
@@ -119,19 +128,29 @@ const (
 
 // Engine is a running server. Its methods may be called from any goroutine.
 type Engine struct {
-	cfg     Config
-	log     *slog.Logger
-	client  *gnet.Client
-	door    *door
-	slots   *tlsbridge.Slots
-	stats   counters
-	start   time.Time
-	warned  atomic.Int64        // when a shortage was last logged
-	files   *semaphore.Weighted // descriptors: one a connection, one more while its session may open a file
-	goodbye context.Context     // done when the sessions are told goodbye
-	sayBye  context.CancelFunc
-	nextID  atomic.Uint64 // a codec.ConnID; begins with the time of the start
-	stage   atomic.Uint32
+	cfg                                  Config
+	log                                  *slog.Logger
+	client                               *gnet.Client
+	door                                 *door
+	slots                                *tlsbridge.Slots
+	start                                time.Time
+	warned                               atomic.Int64        // when a shortage was last logged
+	files                                *semaphore.Weighted // descriptors: one a connection, one more while its session may open a file
+	filesLimit                           int64
+	refusals                             *refusals
+	admitted, upgrades, panics, stresses atomic.Uint64
+	stressed                             atomic.Bool
+	linger                               atomic.Int64 // the longest time.Duration of it that there was
+
+	servedMu sync.Mutex
+	served   []*Served
+	counts   map[string]*counters // by the name of their listener
+	max      int                  // connections, and why
+	whyMax   string
+	goodbye  context.Context // done when the sessions are told goodbye
+	sayBye   context.CancelFunc
+	nextID   atomic.Uint64 // a codec.ConnID; begins with the time of the start
+	stage    atomic.Uint32
 
 	loops    atomic.Pointer[[]*loop]
 	loopsMu  sync.Mutex
@@ -158,29 +177,16 @@ func New(cfg Config) (*Engine, error) {
 	if len(cfg.Listeners) == 0 {
 		return nil, errors.New("engine: no listener")
 	}
-	cfg.Listeners = slices.Clone(cfg.Listeners)
 	setDefault(&cfg.Loops, defaultLoops())
 	setDefault(&cfg.Log, slog.Default())
 	cfg.Admission.setDefaults()
-	each := 1
-	if slices.ContainsFunc(cfg.Listeners, func(l Listener) bool { return l.Dial != nil }) {
-		each = 2 // its own, and its backend's
-	}
-	most, why := AutoMaxConnections(len(cfg.Listeners), cfg.Loops, each)
-	switch n := &cfg.Admission.MaxConnections; {
-	case *n == 0:
-		*n = most
-		cfg.Log.Info("max_connections is automatic", "value", most, "by", why)
-	case *n > most:
-		cfg.Log.Warn("max_connections is more than the process can hold, and is lowered", "configured", *n, "value", most, "by", why)
-		*n = most
-	}
 	e := &Engine{
 		cfg:        cfg,
 		log:        cfg.Log,
-		door:       newDoor(cfg.Admission),
 		slots:      tlsbridge.NewSlots(cfg.Handshakes),
-		files:      semaphore.NewWeighted(int64(descriptorStock(len(cfg.Listeners), cfg.Loops, each))),
+		filesLimit: int64(descriptorStock(len(cfg.Listeners), cfg.Loops, cfg.Reserve)),
+		refusals:   newRefusals(),
+		counts:     make(map[string]*counters),
 		start:      time.Now(),
 		lentSet:    make(map[*conn]struct{}),
 		swap:       make(chan struct{}, swapping),
@@ -189,6 +195,9 @@ func New(cfg Config) (*Engine, error) {
 		cut:        make(chan struct{}),
 		stopped:    make(chan struct{}),
 	}
+	e.files = semaphore.NewWeighted(e.filesLimit)
+	e.door = newDoor(cfg.Admission)
+	e.Admit(cfg.Admission, slices.ContainsFunc(cfg.Listeners, func(l Listener) bool { return l.Dial != nil }))
 	e.nextID.Store(uint64(e.start.UnixMilli()) << 20)
 	e.goodbye, e.sayBye = context.WithCancel(context.Background())
 	e.loops.Store(new([]*loop))
@@ -207,12 +216,9 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.ticker.Add(1)
 	go e.tickLoops()
-	for i := range cfg.Listeners {
-		cfg.Listeners[i].Limits.setDefaults()
-		l := &listener{Listener: cfg.Listeners[i], eng: e}
-		for range acceptorsPerListener {
-			e.acceptors.Add(1)
-			go l.accept()
+	for _, l := range cfg.Listeners {
+		if _, err := e.Serve(l); err != nil {
+			return nil, err // cannot be: nothing has ended it
 		}
 	}
 	return e, nil
@@ -239,45 +245,6 @@ func (e *Engine) now() time.Duration { return time.Since(e.start) }
 // deadline turns a deadline into a time for a net.Conn.
 func (e *Engine) deadline(d time.Duration) time.Time { return e.start.Add(d) }
 
-// Stats returns a snapshot of the counters.
-func (e *Engine) Stats() Stats {
-	h := e.slots.Stats()
-	s := Stats{
-		Accepted: e.stats.accepted.Load(), Open: e.stats.open.Load(), Lent: e.stats.lent.Load(),
-		Upgrades: e.stats.upgrades.Load(), Failed: e.stats.failed.Load(),
-		Relayed: e.stats.relayed.Load(), Dialed: e.stats.dialed.Load(), NoBackend: e.stats.dialFailed.Load(),
-		ToBackend: e.stats.toBackend.Load(), FromBackend: e.stats.fromBackend.Load(),
-		Refused: e.stats.refused.Load(), Injected: e.stats.injected.Load(), Panics: e.stats.panics.Load(),
-		Handshake: HandshakeStats{Computing: h.Computing, Queued: h.Queued, Waiting: h.Waiting, Parked: h.Parked},
-	}
-	for r := range s.Ended {
-		s.Ended[r] = e.stats.ended[r].Load()
-	}
-	return s
-}
-
-// enter admits a connection of client, or says why not. One that entered leaves once.
-func (e *Engine) enter(client netip.Prefix) (Reason, bool) {
-	if reason, ok := e.door.enter(client); !ok {
-		return reason, false
-	}
-	if !e.files.TryAcquire(1) {
-		e.door.leave(client)
-		return ReasonMaxConnections, false
-	}
-	e.stats.admitted.Add(1)
-	e.stats.open.Add(1)
-	e.open.Add(1)
-	return 0, true
-}
-
-func (e *Engine) leave(client netip.Prefix) {
-	e.door.leave(client)
-	e.files.Release(1)
-	e.stats.open.Add(-1)
-	e.open.Done()
-}
-
 // shortage warns that something of ours has run out, once a second.
 func (e *Engine) shortage(doing, listener string, err error) {
 	if now := e.now(); now-time.Duration(e.warned.Load()) > time.Second {
@@ -288,7 +255,7 @@ func (e *Engine) shortage(doing, listener string, err error) {
 
 // panicked records a bug.
 func (e *Engine) panicked(id codec.ConnID, v any) {
-	e.stats.panics.Add(1)
+	e.panics.Add(1)
 	e.log.Error("panic, closing the connection", "id", id, "panic", v, "stack", string(debug.Stack()))
 }
 
@@ -301,11 +268,26 @@ func (e *Engine) spawn(f func()) {
 	}()
 }
 
+// Served are the listeners in the order in which they were given to New and Serve.
+func (e *Engine) Served() []*Served {
+	e.servedMu.Lock()
+	defer e.servedMu.Unlock()
+	return slices.Clone(e.served)
+}
+
 // Shutdown closes the listeners at once, lets the sessions go on until ctx is
 // done or none is left, then says goodbye to the rest, and stops. It returns nil
 // when every session ended by itself, else ctx.Err(), context.Canceled after
 // Close, or an error when something would not end; the process should exit then.
-func (e *Engine) Shutdown(ctx context.Context) error {
+// STARTTLS is refused meanwhile.
+func (e *Engine) Shutdown(ctx context.Context) error { return e.endFrom(draining, ctx) }
+
+// Retire is Shutdown for an engine whose listeners another process has, so that
+// clients do not see it: sessions may still upgrade.
+func (e *Engine) Retire(ctx context.Context) error { return e.endFrom(retiring, ctx) }
+
+func (e *Engine) endFrom(s stage, ctx context.Context) error {
+	e.reach(s)
 	e.stopOnce.Do(func() { e.stopErr = e.stop(ctx) })
 	<-e.stopped
 	return e.stopErr

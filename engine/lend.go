@@ -47,7 +47,7 @@ func (c *conn) runLent() {
 		c.end(ReasonReset)
 		return
 	}
-	e.stats.lent.Add(1)
+	c.lst.stats.lent.Add(1)
 	e.lentMu.Lock()
 	e.lentSet[c] = struct{}{}
 	e.lentMu.Unlock()
@@ -62,7 +62,7 @@ func (c *conn) runLent() {
 	e.lentMu.Lock()
 	delete(e.lentSet, c)
 	e.lentMu.Unlock()
-	e.stats.lent.Add(-1)
+	c.lst.stats.lent.Add(-1)
 	if c.move == bye {
 		c.link.hangUp()
 		c.end(ReasonReset)

@@ -55,6 +55,7 @@ func (e *Engine) tickLoops() {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	mem := newMemoryPolicy(e.cfg.TuneMemory)
+	var stress stress
 	for {
 		select {
 		case <-e.stopTicker:
@@ -66,7 +67,8 @@ func (e *Engine) tickLoops() {
 				_ = lp.el.Execute(context.Background(), lp)
 			}
 		}
-		mem.tick(e.stats.admitted.Load(), e.stats.upgrades.Load())
+		mem.tick(e.admitted.Load(), e.upgrades.Load())
+		stress.tick(e, time.Now())
 	}
 }
 

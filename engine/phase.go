@@ -20,6 +20,8 @@ func (c *conn) setLayer(next layer) {
 	if next != c.layer+1 {
 		panic(fmt.Sprintf("engine: layer %v -> %v", c.layer, next))
 	}
+	c.lst.stats.layers[c.layer].Add(-1)
+	c.lst.stats.layers[next].Add(1)
 	c.layer = next
 }
 

@@ -44,8 +44,9 @@ func (c *conn) identify() gnet.Action {
 	}
 	_, _ = c.link.gc.Discard(n)
 	c.link.in += int64(n)
-	if reason, ok := c.lst.eng.door.identify(c.lst.eng.door.client(c.peer.Remote.Addr())); !ok {
+	if reason, ok := c.lst.door.identify(clientOf(c.peer.Remote.Addr())); !ok {
 		c.blame(reason)
+		c.lst.eng.refusals.add(c.peer.Remote.Addr(), c.lst.Name, reason.String())
 		if c.lst.Implicit {
 			return gnet.Close
 		}

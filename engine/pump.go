@@ -55,6 +55,7 @@ func (r *relay) serve() gnet.Action {
 	if c.relay == nil { // left for TLS
 		return c.settle()
 	}
+	r.count()
 	if c.move == stay && r.link.failure() != nil {
 		return c.backendLost()
 	}

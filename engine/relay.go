@@ -30,13 +30,14 @@ type relay struct {
 	content content
 	lent    *carriage // nil on the loop
 
-	opaque    bool // bytes are carried across unseen
-	hold      bool // the client's bytes wait for a reply
-	fresh     bool // Forward was not called yet
-	asked     bool // for STARTTLS, while lent: the upgrade is the loop's
-	lost      bool // the backend was reset before the client was back
-	upEnded   bool // the client has ended its direction
-	downEnded bool // the backend has
+	opaque    bool                    // bytes are carried across unseen
+	hold      bool                    // the client's bytes wait for a reply
+	fresh     bool                    // Forward was not called yet
+	asked     bool                    // for STARTTLS, while lent: the upgrade is the loop's
+	lost      bool                    // the backend was reset before the client was back
+	told      struct{ in, out int64 } // bytes of link that are counted
+	upEnded   bool                    // the client has ended its direction
+	downEnded bool                    // the backend has
 }
 
 // content is a message that the client is sending, or the like.
@@ -70,15 +71,15 @@ func (c *conn) connect() {
 			c.blame(ReasonDrained)
 			words = codec.Draining
 		} else {
-			e.stats.dialFailed.Add(1)
+			c.lst.stats.dialFailed.Add(1)
 			c.blame(ReasonNoBackend)
 			e.log.Warn("no backend", "id", c.peer.ID, "listener", c.lst.Name, "err", err)
 		}
 		c.writeLent(session.Refuse(words, nil))
 		return
 	}
-	e.stats.dialed.Add(1)
-	e.stats.relayed.Add(1)
+	c.lst.stats.dialed.Add(1)
+	c.lst.stats.relayed.Add(1)
 	r := &relay{c: c, session: session, fresh: true}
 	r.link.lp, r.tls = c.link.lp, up.TLS
 	r.link.detour().tc = up.TCP
@@ -115,10 +116,9 @@ func (c *conn) dropRelay() {
 	r.link.hangUp()
 	release(&r.in)
 	r.link.free()
-	e.stats.toBackend.Add(uint64(r.link.out))
-	e.stats.fromBackend.Add(uint64(r.link.in))
+	r.count()
 	e.files.Release(1)
-	e.stats.relayed.Add(-1)
+	c.lst.stats.relayed.Add(-1)
 }
 
 // letGo has gnet close gc, which is r's and is nobody's from here on.
@@ -216,8 +216,17 @@ func (r *relay) adopt() error {
 	return r.link.adopt(r.c.lst.eng)
 }
 
+// count adds the bytes that have gone across to the counters. For the pair's holder.
+func (r *relay) count() {
+	stats := r.c.lst.stats
+	stats.toBackend.Add(uint64(r.link.out - r.told.out))
+	stats.fromBackend.Add(uint64(r.link.in - r.told.in))
+	r.told.in, r.told.out = r.link.in, r.link.out
+}
+
 // giveBack returns the backend's side to the loop.
 func (r *relay) giveBack() error {
+	r.count()
 	r.lent = nil
 	return r.link.giveBack(r)
 }
@@ -239,7 +248,7 @@ func (r *relay) patience() (time.Duration, Reason, codec.Refusal) {
 	case r.session.Outstanding():
 		return limits.Reply, ReasonBackendTimeout, codec.Unavailable
 	default:
-		return limits.Command, ReasonCommandTimeout, codec.TimedOut
+		return r.c.lst.patience(limits.Command), ReasonCommandTimeout, codec.TimedOut
 	}
 }
 
@@ -261,6 +270,7 @@ func (r *relay) forwarded(action codec.Action, n int) {
 		}
 		r.content.got += n
 	case codec.Continue:
+		r.c.lst.stats.commands.Add(1)
 		r.content = content{}
 	default:
 		return

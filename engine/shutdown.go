@@ -15,9 +15,8 @@ const cutPatience = 5 * time.Second
 // loops, because what is handed to a stopped loop is lost or worse.
 func (e *Engine) stop(ctx context.Context) error {
 	defer close(e.stopped)
-	e.reach(draining)
-	for _, l := range e.cfg.Listeners {
-		_ = l.Listener.Close()
+	for _, s := range e.Served() {
+		_ = s.Close()
 	}
 	e.acceptors.Wait()
 
@@ -95,11 +94,7 @@ func (e *Engine) dismissAll(gone <-chan struct{}) bool {
 }
 
 func (e *Engine) longestLinger() time.Duration {
-	var d time.Duration
-	for _, l := range e.cfg.Listeners {
-		d = max(d, l.Limits.Linger)
-	}
-	return d
+	return time.Duration(e.linger.Load())
 }
 
 // rouse makes every connection look at the engine's stage.

@@ -19,7 +19,8 @@ import (
 func (c *conn) upgrade(behind int) {
 	e, lp := c.lst.eng, c.link.lp
 	if behind > 0 || c.link.buffered() > 0 {
-		e.stats.injected.Add(1)
+		c.lst.stats.injected.Add(1)
+		e.refusals.add(c.peer.Remote.Addr(), c.lst.Name, ReasonInjected.String())
 		e.log.Warn("plaintext behind STARTTLS, closing", "id", c.peer.ID, "listener", c.lst.Name,
 			"peer", c.peer.Remote, "bytes", behind+c.link.buffered())
 		lp.out = c.session.Refuse(codec.Injected, lp.out)
@@ -29,7 +30,7 @@ func (c *conn) upgrade(behind int) {
 	}
 	permit, err := c.permit()
 	if err != nil {
-		e.stats.refused.Add(1)
+		c.notNow()
 		e.log.Debug("STARTTLS refused", "id", c.peer.ID, "peer", c.peer.Remote, "err", err)
 		lp.out = c.session.Refuse(codec.TLSUnavailable, lp.out)
 		c.progress()
@@ -48,12 +49,18 @@ func (c *conn) upgrade(behind int) {
 func (c *conn) implicitTLS() bool {
 	permit, err := c.permit()
 	if err != nil {
-		c.lst.eng.stats.refused.Add(1)
+		c.notNow()
 		c.blame(ReasonNoTLS)
 		return false
 	}
 	c.startTLS(permit)
 	return true
+}
+
+// notNow takes note of TLS that cannot be served.
+func (c *conn) notNow() {
+	c.lst.stats.refused.Add(1)
+	c.lst.eng.refusals.add(c.peer.Remote.Addr(), c.lst.Name, "tls_unavailable")
 }
 
 var (
@@ -68,27 +75,27 @@ func (c *conn) permit() (*tlsbridge.Permit, error) {
 	switch client := c.client(); {
 	case c.lst.TLS == nil:
 		return nil, errNoTLS
-	case e.at() != running:
+	case e.at() >= draining:
 		return nil, errDraining
-	case !e.door.mayHandshake(client):
+	case !c.lst.door.mayHandshake(client):
 		return nil, errRate
 	case c.lst.TLSWaits:
-		return e.slots.Reserve(client)
+		return e.slots.Reserve(c.lst.door.limited(client))
 	default:
-		return c.link.lp.lane.Reserve(client)
+		return c.link.lp.lane.Reserve(c.lst.door.limited(client))
 	}
 }
 
 func (c *conn) startTLS(permit *tlsbridge.Permit) {
 	e := c.lst.eng
 	c.setLayer(upgrading)
-	c.setDeadline(c.link.lp.now + c.lst.Limits.Handshake)
+	c.setDeadline(c.link.lp.now + c.lst.patience(c.lst.Limits.Handshake))
 	opts := tlsbridge.Options{
 		Permit: permit,
 		Budget: c.lst.Limits.HandshakeInput,
 		Go:     c.takeTurn,
 		OnPanic: func(v any, stack []byte) {
-			e.stats.panics.Add(1)
+			e.panics.Add(1)
 			e.log.Error("panic in a TLS callback", "id", c.peer.ID, "panic", v, "stack", string(stack))
 		},
 	}
@@ -112,8 +119,9 @@ func (c *conn) handshakeOver(err error) {
 		return
 	}
 	c.marks.set(told)
-	e.stats.upgrades.Add(1)
+	e.upgrades.Add(1)
 	state := c.tls.ConnectionState()
+	c.lst.stats.upgraded(&state, c.tls.HandshakeTime())
 	c.startAnew(&state)
 }
 
@@ -152,7 +160,8 @@ func (c *conn) handshakeCutOff() {
 func (c *conn) handshakeFailed(reason tlsbridge.Reason, err error) {
 	e := c.lst.eng
 	c.marks.set(told)
-	e.stats.failed.Add(1)
+	c.lst.stats.failed.Add(1)
+	c.lst.stats.failedBy[reason].Add(1)
 	e.log.Info("handshake failed", "id", c.peer.ID, "listener", c.lst.Name, "peer", c.peer.Remote,
 		"reason", reason, "sni", hostName(c.tls.ConnectionState()), "err", err)
 }

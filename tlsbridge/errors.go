@@ -58,9 +58,11 @@ const (
 	ReasonUnknownSNI                      // no certificate for the name
 	ReasonClientCertificate               // the client's certificate is missing or was refused
 	ReasonPeerAlert                       // the peer gave up and said why
+
+	NumReasons = iota
 )
 
-var reasonNames = [...]string{
+var reasonNames = [NumReasons]string{
 	"protocol", "internal", "busy", "timeout", "closed", "budget", "not_tls", "no_version",
 	"no_cipher_or_group", "no_alpn", "unknown_sni", "client_certificate", "peer_alert",
 }

@@ -107,6 +107,29 @@ func (l *Lane) Reserve(client netip.Prefix) (*Permit, error) {
 	return &Permit{slots: s, lane: l, client: client}, nil
 }
 
+// Limits returns the bounds in force.
+func (s *Slots) Limits() SlotLimits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limits
+}
+
+// SetLimits changes Queue, Waiting and PerClient, those that are not zero, for
+// permits to come. Computing stays.
+func (s *Slots) SetLimits(o SlotLimits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o.Queue > 0 {
+		s.limits.Queue = o.Queue
+	}
+	if o.Waiting > 0 {
+		s.limits.Waiting, s.limits.PerClient = o.Waiting, max(1, o.Waiting/8)
+	}
+	if o.PerClient > 0 {
+		s.limits.PerClient = o.PerClient
+	}
+}
+
 // Stats returns the present counts and their peaks.
 func (s *Slots) Stats() SlotStats {
 	s.mu.Lock()
