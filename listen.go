@@ -1,16 +1,13 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"time"
 
+	"starttlsd/admin"
 	"starttlsd/backend"
-	"starttlsd/codec/smtp"
 	"starttlsd/config"
 	"starttlsd/engine"
 	"starttlsd/tlsbridge"
@@ -44,50 +41,74 @@ func openServers(cfg *config.Config, log *slog.Logger) ([]*backend.Server, error
 	return servers, nil
 }
 
-// engineConfig binds every address and opens every Maildir, or does nothing.
-func engineConfig(cfg *config.Config, certs *config.Certificates, servers []*backend.Server, log *slog.Logger) (*engine.Config, error) {
-	p := cfg.Limits.ProcessLimits
+// adminReserve is what the operator's address, the watch over files and a store of
+// ticket keys may take of the descriptors.
+const adminReserve = admin.MaxConnections + 16
+
+// engineConfig is what holds for all listeners together.
+func engineConfig(cfg *config.Config, log *slog.Logger) *engine.Config {
 	ec := &engine.Config{
 		Log:        log,
 		TuneMemory: true,
-		Loops:      p.HandshakesComputing,
-		Admission: engine.Admission{
-			MaxConnections:      p.MaxConnections,
-			PerClient:           p.ConnectionsPerClient,
-			RatePerClient:       p.ConnectionRatePerClient,
-			HandshakesPerClient: p.HandshakesPerClient,
-			LimitLoopback:       p.PerClientLoopback,
-		},
+		Loops:      cfg.Limits.HandshakesComputing,
+		Admission:  admission(&cfg.Limits.SessionLimits, cfg.Limits.PerClientLoopback),
 		Handshakes: tlsbridge.SlotLimits{
-			Computing: p.HandshakesComputing,
-			Queue:     p.HandshakesQueued,
-			Waiting:   p.HandshakesWaiting,
+			Computing: cfg.Limits.HandshakesComputing,
+			Queue:     cfg.Limits.HandshakesQueued,
+			Waiting:   cfg.Limits.HandshakesWaiting,
 		},
 	}
-	maildirs := make(map[string]smtp.Backend)
-	for i := range cfg.Listeners {
-		l := &cfg.Listeners[i]
-		el, err := listen(l, certs.ServerConfig(l.Protocol))
-		if err == nil {
-			ec.Listeners = append(ec.Listeners, *el) // for closeAll
-			el = &ec.Listeners[i]
-			err = serveOn(el, cfg.Hostname, l, servers[i], maildirs)
-		}
-		if err != nil {
-			closeAll(ec.Listeners)
-			return nil, err
-		}
+	if cfg.Admin.Address != "" {
+		ec.Reserve = adminReserve
 	}
-	return ec, nil
+	return ec
 }
 
-func listen(l *config.Listener, tlsConfig *tls.Config) (*engine.Listener, error) {
-	// Keep-alive probes would be four system calls a connection; deadlines do their work.
-	lc := net.ListenConfig{KeepAlive: -1}
-	ln, err := lc.Listen(context.Background(), "tcp", l.Address)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w", l.Address, errors.Unwrap(err))
+func admission(l *config.SessionLimits, loopback bool) engine.Admission {
+	return engine.Admission{
+		MaxConnections:      l.MaxConnections,
+		PerClient:           l.ConnectionsPerClient,
+		RatePerClient:       l.ConnectionRatePerClient,
+		HandshakesPerClient: l.HandshakesPerClient,
+		LimitLoopback:       loopback,
 	}
+}
+
+// listeners makes the engine's listeners of b. It opens the sockets of those for
+// which kept has none, and Maildirs; after an error none is left that was opened.
+func (d *daemon) listeners(b *build, kept []*served) (all []engine.Listener, err error) {
+	var opened []net.Listener
+	defer func() {
+		if err != nil {
+			for _, ln := range opened {
+				_ = ln.Close()
+			}
+		}
+	}()
+	for i := range b.cfg.Listeners {
+		l := &b.cfg.Listeners[i]
+		var ln net.Listener
+		if i < len(kept) && kept[i] != nil {
+			ln = kept[i].Listener()
+		} else {
+			if ln, err = d.sockets.open(l.Address); err != nil {
+				return nil, err
+			}
+			opened = append(opened, ln)
+		}
+		el := listen(l, ln, b.certs.ServerConfig(l.Protocol))
+		if l.Limits.OwnAdmission(&b.cfg.Limits.SessionLimits) {
+			el.Admission = new(admission(&l.Limits, b.cfg.Limits.PerClientLoopback))
+		}
+		if err = d.serveOn(el, b.cfg.Hostname, l, b.servers[i]); err != nil {
+			return nil, err
+		}
+		all = append(all, *el)
+	}
+	return all, nil
+}
+
+func listen(l *config.Listener, ln net.Listener, tlsConfig *tls.Config) *engine.Listener {
 	return &engine.Listener{
 		Listener: ln,
 		Name:     l.Protocol + " " + ln.Addr().String(),
@@ -105,8 +126,9 @@ func listen(l *config.Listener, tlsConfig *tls.Config) (*engine.Listener, error)
 			Idle:           l.Limits.Idle,
 			Reply:          l.Limits.Reply,
 			Linger:         l.Limits.Linger,
+			Stress:         l.Limits.Stress,
 		},
-	}, nil
+	}
 }
 
 func closeAll(listeners []engine.Listener) {

@@ -1,28 +1,21 @@
 // Command starttlsd is a STARTTLS front door for text protocols.
 //
-//	starttlsd [-config FILE] [-check] [-print-config] [-version]
+//	starttlsd [-config FILE] [-check [-dial]] [-print-config] [-version]
 //
 // Without a file it takes mail on 127.0.0.1:2525 (STARTTLS) and 127.0.0.1:2465
 // (implicit TLS) into ./maildir. SIGTERM and SIGINT drain; a second one ends now.
 package main
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 	"time"
 
-	"starttlsd/backend"
 	"starttlsd/config"
-	"starttlsd/engine"
 )
 
 // Exit statuses.
@@ -38,7 +31,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("starttlsd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "configuration `FILE`; without it, mail on loopback ports into ./maildir")
-	check := flags.Bool("check", false, "check the configuration with its certificates, and exit")
+	check := flags.Bool("check", false, "check the configuration with its certificates, say what would be done, and exit")
+	dial := flags.Bool("dial", false, "with -check: connect to each backend as well")
 	printConfig := flags.Bool("print-config", false, "print the configuration in force as YAML, and exit")
 	version := flags.Bool("version", false, "print the version, and exit")
 	flush := func() {}
@@ -53,6 +47,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	case err != nil:
 		return exitUsage
+	case *dial && !*check:
+		return fail(errors.New("-dial is for -check; add that"))
 	case flags.NArg() > 0:
 		return fail(fmt.Errorf("unexpected argument %q; the configuration is given with -config", flags.Arg(0)))
 	}
@@ -76,85 +72,28 @@ func run(args []string, stdout, stderr io.Writer) int {
 		_, _ = stdout.Write(text)
 		return exitOK
 	}
-	var log *slog.Logger
-	log, flush = cfg.Log.Open(stderr)
-	certs, err := cfg.BuildTLS(log, time.Now)
-	if err != nil {
-		return fail(err)
-	}
-	servers, err := openServers(cfg, log)
+	log := cfg.Log.Open(stderr)
+	flush = log.Flush
+	d := &daemon{file: *file, program: ownProgram(), args: append([]string{os.Args[0]}, args...), started: time.Now(), log: log}
+	b, err := d.build(cfg)
 	if err != nil {
 		return fail(err)
 	}
 	if *check {
-		fmt.Fprintln(stdout, "configuration ok")
+		defer b.drop(nil)
+		if err := b.report(stdout, *dial); err != nil {
+			return fail(err)
+		}
 		return exitOK
 	}
-	if err := serve(cfg, certs, servers, log, *file == ""); err != nil {
+	if err := d.run(b, *file == ""); err != nil {
 		if errors.Is(err, errCutOff) {
 			return exitFailed
 		}
+		b.drop(nil)
 		return fail(err)
 	}
 	return exitOK
-}
-
-var errCutOff = errors.New("sessions were cut off")
-
-// serve runs until it is told to stop by a signal. An error other than errCutOff
-// means that nothing was started.
-func serve(cfg *config.Config, certs *config.Certificates, servers []*backend.Server, log *slog.Logger, tryOut bool) error {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(signals)
-
-	ec, err := engineConfig(cfg, certs, servers, log)
-	if err != nil {
-		return err
-	}
-	eng, err := engine.New(*ec)
-	if err != nil {
-		closeAll(ec.Listeners)
-		return err
-	}
-	announce(ec, certs, log, tryOut)
-
-	received := <-signals
-	log.Info("draining; the same signal again ends now", "signal", received.String(),
-		"sessions", eng.Stats().Open, "for", cfg.Drain.String())
-	ctx, cancel := context.WithTimeout(context.Background(), cfg.Drain)
-	defer cancel()
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-signals:
-			_ = eng.Close()
-		case <-ended:
-		}
-	}()
-	if err := eng.Shutdown(ctx); err != nil {
-		log.Warn("stopped before all sessions had ended", "err", err)
-		return errCutOff
-	}
-	log.Info("stopped")
-	return nil
-}
-
-// announce says what is served and, without a file, how to try it.
-func announce(ec *engine.Config, certs *config.Certificates, log *slog.Logger, tryOut bool) {
-	if fingerprint, ok := certs.SelfSigned(); ok {
-		log.Warn("no certificate is configured, a self-signed one was made", "sha256", fingerprint)
-	}
-	for _, l := range ec.Listeners {
-		log.Info("listening", "address", l.Listener.Addr().String(), "listener", l.Name,
-			"implicit_tls", l.Implicit, "tls_min", tls.VersionName(l.TLS.MinVersion))
-	}
-	if tryOut {
-		// No backslash and no double quote: the log would quote them.
-		log.Info("try it: echo 'Subject: it works' | curl -k --ssl-reqd --crlf smtp://127.0.0.1:2525/me.example" +
-			" --mail-from a@example.org --mail-rcpt b@example.org -T - && cat maildir/new/*")
-	}
 }
 
 func versionString() string {

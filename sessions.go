@@ -16,7 +16,7 @@ import (
 
 // serveOn puts the sessions of l on el, and what is behind them: the server, or a
 // Maildir, which listeners with the same path share.
-func serveOn(el *engine.Listener, hostname string, l *config.Listener, server *backend.Server, maildirs map[string]smtp.Backend) error {
+func (d *daemon) serveOn(el *engine.Listener, hostname string, l *config.Listener, server *backend.Server) error {
 	if server != nil {
 		el.NewSession = relayed(hostname, l)
 		el.Dial = upstreamOf(server)
@@ -26,12 +26,12 @@ func serveOn(el *engine.Listener, hostname string, l *config.Listener, server *b
 		return nil
 	}
 	path := l.Maildir()
-	if maildirs[path] == nil {
+	if d.maildirs[path] == nil {
 		m, err := backend.OpenMaildir(path)
 		if err != nil {
 			return err
 		}
-		maildirs[path] = m
+		d.maildirs[path] = m
 	}
 	sc := &smtp.Config{
 		Hostname:       hostname,
@@ -39,7 +39,7 @@ func serveOn(el *engine.Listener, hostname string, l *config.Listener, server *b
 		RequireTLS:     l.RequireTLS,
 		MaxMessageSize: int64(l.Limits.MessageSize),
 		Limits:         smtpLimits(l),
-		Backend:        maildirs[path],
+		Backend:        d.counted(el.Name, d.maildirs[path]),
 	}
 	el.NewSession = func(p *codec.Peer) codec.Session { return smtp.New(sc, p) }
 	return nil

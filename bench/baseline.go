@@ -33,8 +33,9 @@ func serveBaseline(ctx context.Context, args []string, _, stderr io.Writer) erro
 	if *cert != "" || *key != "" {
 		cfg.TLS.Certificates = []config.KeyPair{{Cert: *cert, Key: *key}}
 	}
-	log, flush := cfg.Log.Open(stderr)
-	defer flush()
+	logger := cfg.Log.Open(stderr)
+	defer logger.Flush()
+	log := logger.Logger
 	certs, err := cfg.BuildTLS(log, time.Now)
 	if err != nil {
 		return err

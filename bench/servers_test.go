@@ -71,8 +71,9 @@ var serverNames = []string{"loop", "goroutine"}
 func beServer(name string) error {
 	cfg := config.Default()
 	cfg.Log.Level = "warn" // no line for a connection: the baseline has none
-	log, flush := cfg.Log.Open(io.Discard)
-	defer flush()
+	logger := cfg.Log.Open(io.Discard)
+	defer logger.Flush()
+	log := logger.Logger
 	certs, err := cfg.BuildTLS(log, time.Now)
 	if err != nil {
 		return err

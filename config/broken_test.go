@@ -37,11 +37,11 @@ var brokenFiles = []brokenFile{
 	},
 	{
 		"not a mapping", "- a\n- b\n",
-		":1:1: a block of keys is wanted here: hostname, tls, listeners, limits, drain, log",
+		":1:1: a block of keys is wanted here: hostname, tls, listeners, limits, drain, admin, log",
 	},
 	{
 		"a scalar", "hello\n",
-		":1:1: a block of keys is wanted here: hostname, tls, listeners, limits, drain, log",
+		":1:1: a block of keys is wanted here: hostname, tls, listeners, limits, drain, admin, log",
 	},
 	{
 		"tab", "tls:\n\tprofile: modern\n",
@@ -85,11 +85,11 @@ var brokenFiles = []brokenFile{
 	},
 	{
 		"unknown key", head + "hostnam: mx\n",
-		`:2:1: unknown key "hostnam"; known keys: hostname, tls, listeners, limits, drain, log`,
+		`:2:1: unknown key "hostnam"; known keys: hostname, tls, listeners, limits, drain, admin, log`,
 	},
 	{
 		"unknown key in tls", head + "tls:\n  profil: modern\n",
-		`:3:3: unknown key "profil" in tls; known keys: certificates, profile, strict_sni, client_auth, client_ca`,
+		`:3:3: unknown key "profil" in tls; known keys: certificates, profile, strict_sni, client_auth, client_ca, session_tickets`,
 	},
 	{
 		"unknown key in a certificate", head + "tls:\n  certificates:\n    - {cert: a, kay: b}\n",
@@ -101,11 +101,11 @@ var brokenFiles = []brokenFile{
 	},
 	{
 		"unknown key in a listener's limits", "listeners:\n  - limits: {comand: 5m}\n",
-		`:2:14: unknown key "comand" in listeners[0].limits; known keys: handshake, handshake_input, command, line, login, idle, reply, bad_commands, junk_commands, messages, recipients, message_size, data_stall, data_rate, output, linger`,
+		`:2:14: unknown key "comand" in listeners[0].limits; known keys: max_connections, connections_per_client, connection_rate_per_client, handshakes_per_client, handshake, handshake_input, command, line, login, idle, reply, bad_commands, junk_commands, messages, recipients, message_size, data_stall, data_rate, output, linger, stress`,
 	},
 	{
-		"process-wide limit in a listener", "listeners:\n  - limits:\n      max_connections: 5\n",
-		":3:7: max_connections holds for the whole process; move it from listeners[0].limits to the global limits",
+		"process-wide limit in a listener", "listeners:\n  - limits:\n      handshakes_queued: 5\n",
+		":3:7: handshakes_queued holds for the whole process; move it from listeners[0].limits to the global limits",
 	},
 	{
 		"block where a list is wanted", "listeners:\n  address: 127.0.0.1:25\n",
@@ -113,11 +113,11 @@ var brokenFiles = []brokenFile{
 	},
 	{
 		"text where a block is wanted", "log: info\n",
-		":1:6: log: a block of keys is wanted here: level, format",
+		":1:6: log: a block of keys is wanted here: level, format, rate, burst",
 	},
 	{
 		"list where a block is wanted", "tls: [modern]\n",
-		":1:6: tls: a block of keys is wanted here: certificates, profile, strict_sni, client_auth, client_ca",
+		":1:6: tls: a block of keys is wanted here: certificates, profile, strict_sni, client_auth, client_ca, session_tickets",
 	},
 	{
 		"list where text is wanted", "hostname: [a, b]\n",
@@ -193,7 +193,7 @@ var brokenFiles = []brokenFile{
 	},
 	{
 		"address without port", "listeners:\n  - {address: 127.0.0.1, protocol: smtp, backend: \"maildir:m\"}\n",
-		`:2:15: listeners[0].address: "127.0.0.1" is not IP:port; write for instance 127.0.0.1:2525 or "[::1]:2525"`,
+		`:2:15: listeners[0].address: "127.0.0.1" is not IP:port; write for instance 127.0.0.1:2525, "[::1]:2525" or fd:NAME`,
 	},
 	{
 		"address is a port", "listeners:\n  - {address: 25, protocol: smtp, backend: \"maildir:m\"}\n",
@@ -216,8 +216,40 @@ var brokenFiles = []brokenFile{
 		`:2:15: listeners[0].address: "fe80::1%eth0" is not an IP address; write one, without zone, or nothing for all addresses`,
 	},
 	{
-		"inherited socket", "listeners:\n  - {address: \"fd:smtp\", protocol: smtp, backend: \"maildir:m\"}\n",
-		`:2:15: listeners[0].address: port "smtp" is not a number from 0 to 65535`,
+		"inherited socket without a name", "listeners:\n  - {address: \"fd:\", protocol: smtp, backend: \"maildir:m\"}\n",
+		`:2:15: listeners[0].address: port "" is not a number from 0 to 65535`,
+	},
+	{
+		"admin without port", head + "admin: {address: 127.0.0.1}\n",
+		`:2:18: admin.address: "127.0.0.1" is not IP:port; write for instance 127.0.0.1:2525, "[::1]:2525" or fd:NAME`,
+	},
+	{
+		"admin where mail is", "listeners: [{address: \"127.0.0.1:2525\", protocol: smtp, backend: \"maildir:m\"}]\nadmin: {address: \"127.0.0.1:2525\"}\n",
+		`:2:18: admin.address: 127.0.0.1:2525 is taken by listeners[0]`,
+	},
+	{
+		"ticket keys nowhere", head + "tls: {session_tickets: {keys: memcached://127.0.0.1}}\n",
+		`:2:31: tls.session_tickets.keys: not known; use auto, file:PATH, redis://HOST:PORT/DB or rediss://HOST:PORT/DB`,
+	},
+	{
+		"ticket keys in a file without a name", head + "tls: {session_tickets: {keys: \"file:\"}}\n",
+		`:2:31: tls.session_tickets.keys: the path is missing; write file:PATH`,
+	},
+	{
+		"ticket keys without host", head + "tls: {session_tickets: {keys: redis:///0}}\n",
+		`:2:31: tls.session_tickets.keys: the host is missing; write redis://HOST:PORT/DB`,
+	},
+	{
+		"ticket keys for ever", head + "tls: {session_tickets: {rotate: 200h}}\n",
+		`:2:33: tls.session_tickets.rotate: 200h is out of range; use 1s to 168h`,
+	},
+	{
+		"log rate", head + "log: {rate: 0}\n",
+		`:2:13: log.rate: 0 is out of range; use 1 to 1048576`,
+	},
+	{
+		"stress without end", head + "limits: {stress: 2h}\n",
+		`:2:18: limits.stress: 2h is out of range; use 100ms to 1h`,
 	},
 	{
 		"same address twice", "listeners:\n  - {address: \":25\", protocol: smtp, backend: \"maildir:m\"}\n  - {address: \"[::]:25\", protocol: smtp, backend: \"maildir:m\"}\n",

@@ -24,19 +24,6 @@ import (
 	"time"
 )
 
-// load reads the pair of a certificate that clients see.
-func (p KeyPair) load(log *slog.Logger, now time.Time) (*tls.Certificate, error) {
-	cert, err := p.read()
-	if err != nil {
-		return nil, err
-	}
-	p.warn(log, cert.Leaf, now, "clients")
-	if len(cert.Leaf.DNSNames) == 0 {
-		log.Warn("certificate names no host (subjectAltName), it is never chosen by SNI", "cert", p.Cert)
-	}
-	return cert, nil
-}
-
 // read reads the pair. No error and no log line holds anything of the key.
 func (p KeyPair) read() (*tls.Certificate, error) {
 	chain, err := readChain(p.Cert)

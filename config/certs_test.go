@@ -54,7 +54,7 @@ func issue(t *testing.T, key crypto.Signer, parent *tls.Certificate, change func
 		Subject:      pkix.Name{CommonName: strings.Join(names, " ")},
 		DNSNames:     names,
 		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
+		NotAfter:     time.Now().AddDate(0, 0, 30),
 	}
 	if change != nil {
 		change(template)
@@ -250,7 +250,7 @@ func TestUnreadableKeySaysWhatToDo(t *testing.T) {
 	if err := os.Chmod(pair.Key, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := pair.load(quiet, time.Now())
+	_, err := pair.read()
 	want := "key: cannot read " + pair.Key + ": permission denied; let the server's user read it"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
@@ -284,7 +284,7 @@ func TestEveryUsualKeyFormLoads(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cert := issue(t, tt.key, nil, nil, "mx")
 			both := write(t, t.TempDir(), "both.pem", append(tt.pem, certPEM(cert)...)) // one file for both will do
-			if _, err := (KeyPair{Cert: both, Key: both}).load(quiet, time.Now()); err != nil {
+			if _, err := (KeyPair{Cert: both, Key: both}).read(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -305,7 +305,8 @@ func TestWarningsDoNotKeepTheServerFromStarting(t *testing.T) {
 		want string
 	}{
 		{"nothing to warn about", TLS{Certificates: []KeyPair{sound}}, now, ""},
-		{"expired", TLS{Certificates: []KeyPair{sound}}, now.Add(2 * time.Hour), "certificate HAS EXPIRED"},
+		{"expired", TLS{Certificates: []KeyPair{sound}}, now.AddDate(0, 0, 31), "certificate HAS EXPIRED"},
+		{"expiring", TLS{Certificates: []KeyPair{sound}}, now.AddDate(0, 0, 17), "certificate expires soon"},
 		{"not yet valid", TLS{Certificates: []KeyPair{sound}}, now.Add(-2 * time.Hour), "certificate IS NOT YET VALID"},
 		{"key for everyone", TLS{Certificates: []KeyPair{exposed}}, now, "private key is readable by everyone"},
 		{"legacy", TLS{Profile: Legacy}, now, "tls.profile is legacy"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ func (c *Config) Check() error {
 		under("limits", cmp.Or(c.Limits.ProcessLimits.check(), c.Limits.SessionLimits.check())),
 		c.checkListeners(), // after the limits they inherit
 		within("drain", c.Drain, 0, 24*time.Hour),
+		c.checkAdmin(),
 		under("log", c.Log.check()),
 	))
 }
@@ -57,7 +59,52 @@ func (t *TLS) check() error {
 	return cmp.Or(
 		oneOf("profile", t.Profile, Modern, Intermediate, Legacy),
 		oneOf("client_auth", t.ClientAuth, NoClientCert, RequestClientCert, VerifyClientCert, RequireClientCert),
+		under("session_tickets", t.SessionTickets.check()),
 	)
+}
+
+// AutoKeys are ticket keys that this process makes for itself.
+const AutoKeys = "auto"
+
+func (s *SessionTickets) check() error {
+	u, err := url.Parse(s.Keys)
+	path, file := strings.CutPrefix(s.Keys, "file:")
+	switch {
+	case s.Keys == AutoKeys:
+	case file && path == "":
+		return &keyError{"keys", "the path is missing; write file:PATH"}
+	case file:
+	case err != nil || u.Scheme != "redis" && u.Scheme != "rediss": // the text may hold a password
+		return &keyError{"keys", "not known; use auto, file:PATH, redis://HOST:PORT/DB or rediss://HOST:PORT/DB"}
+	case u.Host == "":
+		return &keyError{"keys", "the host is missing; write redis://HOST:PORT/DB"}
+	}
+	return within("rotate", s.Rotate, time.Second, 7*24*time.Hour) // RFC 8446 §4.6.1: tickets live seven days at most
+}
+
+func (c *Config) checkAdmin() error {
+	address := c.Admin.Address
+	if address == "" || isInherited(address) {
+		return nil
+	}
+	addr, err := parseAddress(address)
+	if err != nil {
+		return under("admin.address", err)
+	}
+	for i := range c.Listeners {
+		if l, err := parseAddress(c.Listeners[i].Address); err == nil && l == addr && addr.Port() != 0 {
+			return &keyError{"admin.address", fmt.Sprintf("%s is taken by listeners[%d]", address, i)}
+		}
+	}
+	return nil
+}
+
+// Inherited is the NAME of an address fd:NAME.
+func Inherited(address string) (name string, ok bool) { return strings.CutPrefix(address, "fd:") }
+
+func isInherited(address string) bool {
+	name, ok := Inherited(address)
+	return ok && name != ""
 }
 
 func (c *Config) checkListeners() error {
@@ -70,7 +117,10 @@ func (c *Config) checkListeners() error {
 		if err := under(path, l.check()); err != nil {
 			return err
 		}
-		addr, _ := parseAddress(l.Address)
+		addr, err := parseAddress(l.Address)
+		if err != nil { // inherited: a name may stand for several sockets
+			continue
+		}
 		if first, ok := taken[addr]; ok && addr.Port() != 0 {
 			return &keyError{path + ".address", fmt.Sprintf("%s is taken by listeners[%d]", l.Address, first)}
 		}
@@ -80,7 +130,7 @@ func (c *Config) checkListeners() error {
 }
 
 func (l *Listener) check() error {
-	if _, err := parseAddress(l.Address); err != nil {
+	if _, err := parseAddress(l.Address); err != nil && !isInherited(l.Address) {
 		return under("address", err)
 	}
 	if err := oneOf("protocol", l.Protocol, "smtp", "lmtp", "imap", "pop3", "sieve", "nntp"); err != nil {
@@ -98,6 +148,8 @@ func (l *Log) check() error {
 	return cmp.Or(
 		oneOf("level", l.Level, "debug", "info", "warn", "error"),
 		oneOf("format", l.Format, "text", "json"),
+		within("rate", l.Rate, 1, 1<<20),
+		within("burst", l.Burst, 0, 1<<20),
 	)
 }
 
@@ -139,7 +191,7 @@ func parseAddress(s string) (netip.AddrPort, error) {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%q is not IP:port; write for instance 127.0.0.1:2525 or \"[::1]:2525\"", s)
+		return netip.AddrPort{}, fmt.Errorf("%q is not IP:port; write for instance 127.0.0.1:2525, \"[::1]:2525\" or fd:NAME", s)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {

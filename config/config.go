@@ -29,7 +29,8 @@ type Config struct {
 	TLS       TLS           `yaml:"tls"`
 	Listeners []Listener    `yaml:"listeners"` // at least one
 	Limits    Limits        `yaml:"limits"`
-	Drain     time.Duration `yaml:"drain"` // how long sessions may go on after SIGTERM; 0: not at all; default 30s
+	Drain     time.Duration `yaml:"drain"` // how long sessions may go on after SIGTERM or a hand-over; 0: not at all; default 30s
+	Admin     Admin         `yaml:"admin"`
 	Log       Log           `yaml:"log"`
 
 	src source // where each value stands in the file, for errors
@@ -37,11 +38,24 @@ type Config struct {
 
 // TLS is what all listeners share. See Config.BuildTLS.
 type TLS struct {
-	Certificates []KeyPair  `yaml:"certificates,omitempty"` // chosen by SNI; none: a self-signed one is made
-	Profile      Profile    `yaml:"profile"`                // default intermediate
-	StrictSNI    bool       `yaml:"strict_sni"`             // an unknown server name ends the handshake; default false: the first certificate
-	ClientAuth   ClientAuth `yaml:"client_auth"`            // default none
-	ClientCA     string     `yaml:"client_ca,omitempty"`    // PEM file; needed for verify and require
+	Certificates   []KeyPair      `yaml:"certificates,omitempty"` // chosen by SNI; none: a self-signed one is made
+	Profile        Profile        `yaml:"profile"`                // default intermediate
+	StrictSNI      bool           `yaml:"strict_sni"`             // an unknown server name ends the handshake; default false: the first certificate
+	ClientAuth     ClientAuth     `yaml:"client_auth"`            // default none
+	ClientCA       string         `yaml:"client_ca,omitempty"`    // PEM file; needed for verify and require
+	SessionTickets SessionTickets `yaml:"session_tickets"`
+}
+
+// SessionTickets say whose keys session tickets are made with.
+type SessionTickets struct {
+	Keys   string        `yaml:"keys"`   // auto, file:PATH, redis://HOST:PORT/DB or rediss://; default auto: this process's own
+	Rotate time.Duration `yaml:"rotate"` // how long a key makes tickets; default 12h
+	Off    bool          `yaml:"off"`    // no tickets: every handshake is a full one; default false
+}
+
+// Admin is the operator's own address.
+type Admin struct {
+	Address string `yaml:"address,omitempty"` // IP:port or fd:NAME; default none
 }
 
 // KeyPair names the PEM files of a certificate chain, leaf first, and of its key.
@@ -71,7 +85,7 @@ const (
 
 // Listener is one address that is served.
 type Listener struct {
-	Address        string         `yaml:"address"`           // IP:port or :port; port 0: any free one
+	Address        string         `yaml:"address"`           // IP:port or :port; port 0: any free one; fd:NAME: a socket that systemd passes
 	Protocol       string         `yaml:"protocol"`          // smtp, lmtp, imap, pop3, sieve, nntp
 	TLS            TLSMode        `yaml:"tls"`               // default starttls
 	RequireTLS     bool           `yaml:"require_tls"`       // refuse what matters in clear; default false, as a public MX must
@@ -94,10 +108,12 @@ const (
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error; default info
 	Format string `yaml:"format"` // text, json; default text
+	Rate   int    `yaml:"rate"`   // lines of one kind a second, once Burst is used up; default 50
+	Burst  int    `yaml:"burst"`  // of one kind that may come at once; default 1000; 0: no limit at all
 }
 
 // Default is the configuration without a file: SMTP on two loopback ports,
-// STARTTLS on 2525 and implicit TLS on 2465, into ./maildir.
+// STARTTLS on 2525 and implicit TLS on 2465, into ./maildir, and the operator's address.
 func Default() *Config {
 	c := defaults()
 	for _, l := range []Listener{
@@ -108,6 +124,7 @@ func Default() *Config {
 		l.Limits.settle(l.Protocol)
 		c.Listeners = append(c.Listeners, l)
 	}
+	c.Admin.Address = "127.0.0.1:9625"
 	return c
 }
 
@@ -116,10 +133,13 @@ func Default() *Config {
 func defaults() *Config {
 	return &Config{
 		Hostname: systemName(),
-		TLS:      TLS{Profile: Intermediate, ClientAuth: NoClientCert},
-		Limits:   defaultLimits(),
-		Drain:    30 * time.Second,
-		Log:      Log{Level: "info", Format: "text"},
+		TLS: TLS{
+			Profile: Intermediate, ClientAuth: NoClientCert,
+			SessionTickets: SessionTickets{Keys: AutoKeys, Rotate: 12 * time.Hour},
+		},
+		Limits: defaultLimits(),
+		Drain:  30 * time.Second,
+		Log:    Log{Level: "info", Format: "text", Rate: 50, Burst: 1000},
 	}
 }
 

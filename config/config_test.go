@@ -127,8 +127,8 @@ func TestListenerLimitsComeBeforeTheGlobalOnes(t *testing.T) {
 	} {
 		c := mustParse(t, order)
 		want := defaultLimits().SessionLimits
-		want.Command, want.MessageSize = time.Minute, 10*miB
-		if c.Limits.SessionLimits != want || c.Limits.MaxConnections != 7 {
+		want.Command, want.MessageSize, want.MaxConnections = time.Minute, 10*miB, 7
+		if c.Limits.SessionLimits != want {
 			t.Errorf("global %+v", c.Limits)
 		}
 		want.settle("smtp")

@@ -13,21 +13,24 @@ type Limits struct {
 	SessionLimits `yaml:",inline"`
 }
 
-// ProcessLimits hold for all listeners together and stand in the global block
-// only. A client is an IPv4 address or an IPv6 /64.
+// ProcessLimits hold for all listeners together and stand in the global block only.
 type ProcessLimits struct {
-	MaxConnections          int  `yaml:"max_connections"`            // default 0: what descriptors and memory allow
-	ConnectionsPerClient    int  `yaml:"connections_per_client"`     // open at once; default 50
-	ConnectionRatePerClient int  `yaml:"connection_rate_per_client"` // new ones a minute; default 300
-	HandshakesPerClient     int  `yaml:"handshakes_per_client"`      // new TLS handshakes a minute; default 60
-	PerClientLoopback       bool `yaml:"per_client_loopback"`        // the three above for loopback clients too; default false
-	HandshakesComputing     int  `yaml:"handshakes_computing"`       // at once; default 0: one less than there are cores, at least 1
-	HandshakesQueued        int  `yaml:"handshakes_queued"`          // waiting for their turn to compute; default 1024
-	HandshakesWaiting       int  `yaml:"handshakes_waiting"`         // told to go ahead, ClientHello not complete; default 4096
+	PerClientLoopback   bool `yaml:"per_client_loopback"`  // the limits per client are for loopback clients too; default false
+	HandshakesComputing int  `yaml:"handshakes_computing"` // at once; default 0: one less than there are cores, at least 1
+	HandshakesQueued    int  `yaml:"handshakes_queued"`    // waiting for their turn to compute; default 1024
+	HandshakesWaiting   int  `yaml:"handshakes_waiting"`   // told to go ahead, ClientHello not complete; default 4096
 }
 
-// SessionLimits bound one connection. A listener's own come before the global ones.
+// SessionLimits may be a listener's own, which come before the global ones. The
+// first four count connections: those of a listener where one of them differs from
+// the global block are counted by themselves, all others together. A client is an
+// IPv4 address or an IPv6 /64.
 type SessionLimits struct {
+	MaxConnections          int `yaml:"max_connections"`            // default 0: what descriptors and memory allow
+	ConnectionsPerClient    int `yaml:"connections_per_client"`     // open at once; default 50
+	ConnectionRatePerClient int `yaml:"connection_rate_per_client"` // new ones a minute; default 300
+	HandshakesPerClient     int `yaml:"handshakes_per_client"`      // new TLS handshakes a minute; default 60
+
 	Handshake      time.Duration `yaml:"handshake"`       // from the go-ahead to the end of the TLS handshake; default 10s
 	HandshakeInput Size          `yaml:"handshake_input"` // bytes a client may send in it; default 0: 16KiB, 288KiB with client certificates
 	Command        time.Duration `yaml:"command"`         // for one complete command line; default 0: by protocol
@@ -44,18 +47,28 @@ type SessionLimits struct {
 	DataRate       Size          `yaml:"data_rate"`       // least bytes of a message a second; default 500
 	Output         Size          `yaml:"output"`          // replies a client may leave unread; default 64KiB
 	Linger         time.Duration `yaml:"linger"`          // waiting for the client's FIN after ours; default 5s
+	Stress         time.Duration `yaml:"stress"`          // the most that command, handshake and linger are when the server is nearly full; default 10s
+}
+
+// OwnAdmission reports whether l's connections are counted by themselves.
+func (l *SessionLimits) OwnAdmission(global *SessionLimits) bool {
+	counts := func(l *SessionLimits) [4]int {
+		return [...]int{l.MaxConnections, l.ConnectionsPerClient, l.ConnectionRatePerClient, l.HandshakesPerClient}
+	}
+	return counts(l) != counts(global)
 }
 
 func defaultLimits() Limits {
 	return Limits{
 		ProcessLimits: ProcessLimits{
+			HandshakesQueued:  1024,
+			HandshakesWaiting: 4096,
+		},
+		SessionLimits: SessionLimits{
 			ConnectionsPerClient:    50,
 			ConnectionRatePerClient: 300,
 			HandshakesPerClient:     60,
-			HandshakesQueued:        1024,
-			HandshakesWaiting:       4096,
-		},
-		SessionLimits: SessionLimits{
+
 			Handshake:    10 * time.Second,
 			Login:        3 * time.Minute,
 			Reply:        10 * time.Minute,
@@ -68,6 +81,7 @@ func defaultLimits() Limits {
 			DataRate:     500,
 			Output:       64 * kiB,
 			Linger:       5 * time.Second,
+			Stress:       10 * time.Second,
 		},
 	}
 }
@@ -98,10 +112,6 @@ const shortest = 100 * time.Millisecond // of a deadline; less would cut off hea
 
 func (l *ProcessLimits) check() error {
 	return cmp.Or(
-		within("max_connections", l.MaxConnections, 0, 1<<24),
-		within("connections_per_client", l.ConnectionsPerClient, 1, 1<<24),
-		within("connection_rate_per_client", l.ConnectionRatePerClient, 1, 1<<24),
-		within("handshakes_per_client", l.HandshakesPerClient, 1, 1<<24),
 		within("handshakes_computing", l.HandshakesComputing, 0, 1024),
 		within("handshakes_queued", l.HandshakesQueued, 1, 1<<20),
 		within("handshakes_waiting", l.HandshakesWaiting, 8, 1<<20), // a client may hold an eighth
@@ -110,6 +120,10 @@ func (l *ProcessLimits) check() error {
 
 func (l *SessionLimits) check() error {
 	return cmp.Or(
+		within("max_connections", l.MaxConnections, 0, 1<<24),
+		within("connections_per_client", l.ConnectionsPerClient, 1, 1<<24),
+		within("connection_rate_per_client", l.ConnectionRatePerClient, 1, 1<<24),
+		within("handshakes_per_client", l.HandshakesPerClient, 1, 1<<24),
 		within("handshake", l.Handshake, shortest, 10*time.Minute),
 		zeroOrWithin("handshake_input", l.HandshakeInput, 4*kiB, 1*miB),
 		zeroOrWithin("command", l.Command, shortest, time.Hour),
@@ -126,6 +140,7 @@ func (l *SessionLimits) check() error {
 		within("data_rate", l.DataRate, 1, giB),
 		within("output", l.Output, 4*kiB, 1*miB),
 		within("linger", l.Linger, shortest, time.Minute),
+		within("stress", l.Stress, shortest, time.Hour),
 	)
 }
 

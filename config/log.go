@@ -15,24 +15,57 @@ const logQueue = 1 << 20
 // a write and a wake-up for every connection would cost more than making the line.
 const logPause = 20 * time.Millisecond
 
-// Open returns the logger that l describes, which writes to w, and a function
-// that ends it when what is queued is written, or after a second. Logging never waits for w: event
-// loops log. When the queue is full lines are dropped, and their number is logged
-// as soon as there is room.
-func (l *Log) Open(w io.Writer) (log *slog.Logger, flush func()) {
+// Logger is the log of the process.
+type Logger struct {
+	*slog.Logger
+	level    *slog.LevelVar
+	sampling *sampling
+	queue    *queue
+	ended    sync.Once
+}
+
+// Open returns the logger that l describes, which writes to w. Logging never waits
+// for w: event loops log. When the queue is full lines are dropped, and their number
+// is logged as soon as there is room.
+func (l *Log) Open(w io.Writer) *Logger {
+	log := &Logger{level: new(slog.LevelVar)}
+	opts := &slog.HandlerOptions{Level: log.level}
+	q := &queue{news: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{})}
+	var h slog.Handler
+	if l.Format == "json" {
+		q.own, h = slog.NewJSONHandler(w, opts), slog.NewJSONHandler(q, opts)
+	} else {
+		q.own, h = slog.NewTextHandler(w, opts), slog.NewTextHandler(q, opts)
+	}
+	h = prompt{h, q}
+	log.queue, log.sampling = q, newSampling(l, h)
+	log.Logger = slog.New(sampled{h, log.sampling})
+	log.Set(l)
+	go q.drain(w)
+	return log
+}
+
+// Set changes the level and the sampling to those of l. The format stays.
+func (log *Logger) Set(l *Log) {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(l.Level)) // checked by Check
-	opts := &slog.HandlerOptions{Level: level}
-	q := &queue{news: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{})}
-	if l.Format == "json" {
-		q.own = slog.NewJSONHandler(w, opts)
-		log = slog.New(prompt{slog.NewJSONHandler(q, opts), q})
-	} else {
-		q.own = slog.NewTextHandler(w, opts)
-		log = slog.New(prompt{slog.NewTextHandler(q, opts), q})
-	}
-	go q.drain(w)
-	return log, sync.OnceFunc(q.flush)
+	log.level.Set(level)
+	log.sampling.set(l)
+}
+
+// LeftOut is how many lines sampling has left out. Any goroutine may call it.
+func (log *Logger) LeftOut() uint64 {
+	log.sampling.mu.Lock()
+	defer log.sampling.mu.Unlock()
+	return log.sampling.total
+}
+
+// Flush ends the log when what is queued is written, or after a second.
+func (log *Logger) Flush() {
+	log.ended.Do(func() {
+		log.sampling.summarize()
+		log.queue.flush()
+	})
 }
 
 // queue is an io.Writer of whole lines that never waits.

@@ -12,12 +12,12 @@ import (
 func TestLogArrivesInOrderAndWhole(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		var b bytes.Buffer
-		log, flush := (&Log{Level: "info", Format: format}).Open(&b)
+		log := (&Log{Level: "info", Format: format}).Open(&b)
 		for i := range 100 {
 			log.Info("line", "i", i)
 			log.Debug("not this one")
 		}
-		flush()
+		log.Flush()
 		log.Info("too late")
 		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 		for i, line := range lines {
@@ -45,7 +45,7 @@ func (s *stuck) Write(p []byte) (int, error) {
 func TestLogThatNobodyReadsHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &stuck{let: make(chan struct{})}
-		log, flush := (&Log{Level: "info", Format: "text"}).Open(w)
+		log := (&Log{Level: "info", Format: "text"}).Open(w)
 		const sent = logQueue / len("level=INFO msg=flood\n")
 		log.Info("first")
 		time.Sleep(2 * logPause)
@@ -55,7 +55,7 @@ func TestLogThatNobodyReadsHoldsNobodyUp(t *testing.T) {
 		close(w.let)
 		time.Sleep(2 * logPause)
 		log.Info("room again")
-		flush()
+		log.Flush()
 		kept := strings.Count(w.String(), "flood")
 		want := fmt.Sprintf("lines=%d\n", sent-kept)
 		if kept < sent/3 || kept == sent || !strings.Contains(w.String(), want) || !strings.Contains(w.String(), "room again") {
@@ -67,9 +67,9 @@ func TestLogThatNobodyReadsHoldsNobodyUp(t *testing.T) {
 func TestFlushGivesUpOnAStuckLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &stuck{let: make(chan struct{})}
-		log, flush := (&Log{Level: "info", Format: "text"}).Open(w)
+		log := (&Log{Level: "info", Format: "text"}).Open(w)
 		log.Info("x")
-		flush() // returns, or the test is deadlocked
+		log.Flush() // returns, or the test is deadlocked
 		close(w.let)
 	})
 }
@@ -78,8 +78,8 @@ func TestFlushGivesUpOnAStuckLog(t *testing.T) {
 func TestWarningsAreWrittenAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b bytes.Buffer
-		log, flush := (&Log{Level: "info", Format: "text"}).Open(&b)
-		defer flush()
+		log := (&Log{Level: "info", Format: "text"}).Open(&b)
+		defer log.Flush()
 		log.Info("before it")
 		synctest.Wait()
 		if b.Len() > 0 {
@@ -91,4 +91,53 @@ func TestWarningsAreWrittenAtOnce(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
+}
+
+func TestFloodOfOneKindIsCutAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := (&Log{Level: "info", Format: "text", Rate: 10, Burst: 100}).Open(&b)
+		for range 5000 {
+			log.Info("connection", "reason", "reset")
+		}
+		log.Info("connection", "reason", "done") // another kind
+		log.Warn("connection", "id", 1)          // and another
+		time.Sleep(summaryEvery + time.Second)   // the flood is over: it is told all the same
+		for range 2 {
+			log.Info("connection", "reason", "reset")
+		}
+		log.Flush()
+		text := b.String()
+		for line, want := range map[string]int{
+			"msg=connection reason=reset": 102,
+			"msg=connection reason=done":  1,
+			"msg=connection id=1":         1,
+			`msg="log lines of a kind were left out" kind="connection: reset" lines=4900`: 1,
+			"left out": 1,
+		} {
+			if got := strings.Count(text, line); got != want {
+				t.Errorf("%d times %s, want %d", got, line, want)
+			}
+		}
+	})
+}
+
+func TestSamplingAndLevelChangeWhileLogging(t *testing.T) {
+	var b bytes.Buffer
+	log := (&Log{Level: "warn", Format: "text", Rate: 1, Burst: 1}).Open(&b)
+	log.Warn("a")
+	log.Warn("a")
+	log.Info("quiet")
+	log.Set(&Log{Level: "debug", Rate: 1, Burst: 0})
+	for range 100 {
+		log.Debug("a")
+	}
+	log.Flush()
+	text := b.String()
+	if n := strings.Count(text, "msg=a\n"); n != 101 || strings.Contains(text, "quiet") {
+		t.Errorf("%d lines of 101: %s", n, text)
+	}
+	if !strings.Contains(text, "kind=a lines=1\n") {
+		t.Error("what was left out before is not told of")
+	}
 }

@@ -3,104 +3,12 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 )
 
-// Certificates is the server's side of TLS: its certificates, and the
-// tls.Config of each protocol that serves them.
-type Certificates struct {
-	tls       TLS
-	clientCAs *x509.CertPool
-	now       func() time.Time
-	set       atomic.Pointer[certSet] // replaced as a whole, never changed
-
-	mu      sync.Mutex
-	configs map[string]*tls.Config // by protocol
-}
-
-// BuildTLS reads the files that c.TLS names. A file that cannot be used is an
-// error; what only its owner can judge, such as an expired certificate, is a
-// warning in log. Without a certificate it makes a self-signed one. now is
-// time.Now but in tests.
-func (c *Config) BuildTLS(log *slog.Logger, now func() time.Time) (*Certificates, error) {
-	cs := &Certificates{tls: c.TLS, now: now, configs: make(map[string]*tls.Config)}
-	if c.TLS.Profile == Legacy {
-		log.Warn("tls.profile is legacy: clients may use the broken TLS 1.0 and 1.1")
-	}
-	set, err := c.loadSet(log, now())
-	if err != nil {
-		return nil, err
-	}
-	cs.set.Store(set)
-	if c.TLS.ClientCA == "" {
-		return cs, nil
-	}
-	if c.TLS.ClientAuth == NoClientCert {
-		log.Warn("tls.client_ca is not used: tls.client_auth is none")
-	}
-	authorities, err := readChain(c.TLS.ClientCA)
-	if err != nil {
-		return nil, c.locate(under("tls.client_ca", err))
-	}
-	cs.clientCAs = x509.NewCertPool()
-	for _, ca := range authorities {
-		cs.clientCAs.AddCert(ca)
-	}
-	return cs, nil
-}
-
-func (c *Config) loadSet(log *slog.Logger, now time.Time) (*certSet, error) {
-	if len(c.TLS.Certificates) == 0 {
-		cert, err := selfSigned(c.Hostname, now)
-		if err != nil {
-			return nil, fmt.Errorf("making a self-signed certificate: %w", err)
-		}
-		set := newCertSet([]*tls.Certificate{cert})
-		set.selfSigned = true
-		return set, nil
-	}
-	var all []*tls.Certificate
-	for i, pair := range c.TLS.Certificates {
-		cert, err := pair.load(log, now)
-		if err != nil {
-			return nil, c.locate(under(fmt.Sprintf("tls.certificates[%d]", i), err))
-		}
-		all = append(all, cert)
-	}
-	return newCertSet(all), nil
-}
-
-// SelfSigned returns the SHA-256 fingerprint of the certificate that was made
-// because none is configured, as openssl x509 -fingerprint prints it.
-func (cs *Certificates) SelfSigned() (fingerprint string, ok bool) {
-	set := cs.set.Load()
-	if !set.selfSigned {
-		return "", false
-	}
-	return fingerprint256(set.all[0].Leaf), true
-}
-
-// ServerConfig is the tls.Config for every listener of protocol, always the
-// same one. Protocols do not share a Config, because a session ticket is good
-// wherever the Config is: one from IMAP would resume on SMTP (golang/go#77217).
-func (cs *Certificates) ServerConfig(protocol string) *tls.Config {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	cfg, ok := cs.configs[protocol]
-	if !ok {
-		cfg = cs.newConfig(protocol)
-		cs.configs[protocol] = cfg
-	}
-	return cfg
-}
-
-func (cs *Certificates) newConfig(protocol string) *tls.Config {
+// newConfig is a tls.Config for one protocol. clientCAs may be nil.
+func (cs *Certificates) newConfig(protocol string, clientCAs *x509.CertPool) *tls.Config {
 	minVersion, suites := cs.tls.Profile.parameters()
 	return &tls.Config{
 		Time:         cs.now,
@@ -116,7 +24,9 @@ func (cs *Certificates) newConfig(protocol string) *tls.Config {
 			return cs.set.Load().choose(hello, cs.tls.StrictSNI), nil
 		},
 		ClientAuth: cs.tls.ClientAuth.authType(),
-		ClientCAs:  cs.clientCAs,
+		ClientCAs:  clientCAs,
+		// Keys are those of Tickets.
+		SessionTicketsDisabled: cs.tls.SessionTickets.Off,
 		// One record and one write for 16 KiB where the default makes five, to
 		// show a browser its first bytes sooner. A reply line gains nothing by that.
 		DynamicRecordSizingDisabled: true,

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
+
+	"starttlsd/tlsbridge"
 )
 
 // connMemory is what one connection under TLS is reckoned to take, with room for
@@ -24,9 +26,10 @@ func descriptorLimit() int {
 
 // descriptorStock is what connections and the files of their sessions may take:
 // the limit less what the process itself needs, for loops, listeners, and
-// connections that change hands or are being turned away, and less reserve.
-func descriptorStock(listeners, loops, reserve int) int {
-	return max(2, descriptorLimit()-16-reserve-2*loops-2*swapping-refusing-2*acceptorsPerListener*listeners)
+// connections that change hands or are being turned away, and less reserve. each is
+// as in AutoMaxConnections.
+func descriptorStock(listeners, loops, reserve, each int) int {
+	return max(2, descriptorLimit()-16-reserve-2*loops-each*swapping-refusing-2*acceptorsPerListener*listeners)
 }
 
 // AutoMaxConnections is the number of connections that descriptors and memory
@@ -37,7 +40,7 @@ func descriptorStock(listeners, loops, reserve int) int {
 func AutoMaxConnections(listeners, loops, reserve, each int) (int, string) {
 	setDefault(&loops, defaultLoops())
 	limit := descriptorLimit()
-	files := max(1, (descriptorStock(listeners, loops, reserve)-max(16, limit/20))/each)
+	files := max(1, (descriptorStock(listeners, loops, reserve, each)-max(16, limit/20))/each)
 	memory := math.MaxInt
 	if m := min(debug.SetMemoryLimit(-1), physicalMemory()); m < math.MaxInt64 {
 		memory = max(1, int(m/connMemory))
@@ -48,14 +51,19 @@ func AutoMaxConnections(listeners, loops, reserve, each int) (int, string) {
 	return memory, fmt.Sprintf("memory, at %d KiB each", connMemory>>10)
 }
 
+// descriptorsEach is what a connection takes.
+func descriptorsEach(backends bool) int {
+	if backends {
+		return 2 // its own, and its backend's
+	}
+	return 1
+}
+
 // Admit changes the limits of all listeners together, for connections to come.
 // backends tells whether connections may take a descriptor for one.
 func (e *Engine) Admit(a Admission, backends bool) {
 	a.setDefaults()
-	each := 1
-	if backends {
-		each = 2
-	}
+	each := descriptorsEach(backends)
 	most, why := AutoMaxConnections(max(len(e.cfg.Listeners), len(e.Served())), e.cfg.Loops, e.cfg.Reserve, each)
 	switch n := &a.MaxConnections; {
 	case *n == 0:
@@ -72,6 +80,9 @@ func (e *Engine) Admit(a Admission, backends bool) {
 	defer e.servedMu.Unlock()
 	e.max, e.whyMax = a.MaxConnections, why
 }
+
+// LimitHandshakes changes Config.Handshakes, but for Computing, for handshakes to come.
+func (e *Engine) LimitHandshakes(o tlsbridge.SlotLimits) { e.slots.SetLimits(o) }
 
 func (e *Engine) maxConnections() (int, string) {
 	e.servedMu.Lock()

@@ -180,11 +180,12 @@ func New(cfg Config) (*Engine, error) {
 	setDefault(&cfg.Loops, defaultLoops())
 	setDefault(&cfg.Log, slog.Default())
 	cfg.Admission.setDefaults()
+	backends := slices.ContainsFunc(cfg.Listeners, func(l Listener) bool { return l.Dial != nil })
 	e := &Engine{
 		cfg:        cfg,
 		log:        cfg.Log,
 		slots:      tlsbridge.NewSlots(cfg.Handshakes),
-		filesLimit: int64(descriptorStock(len(cfg.Listeners), cfg.Loops, cfg.Reserve)),
+		filesLimit: int64(descriptorStock(len(cfg.Listeners), cfg.Loops, cfg.Reserve, descriptorsEach(backends))),
 		refusals:   newRefusals(),
 		counts:     make(map[string]*counters),
 		start:      time.Now(),
@@ -197,7 +198,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.files = semaphore.NewWeighted(e.filesLimit)
 	e.door = newDoor(cfg.Admission)
-	e.Admit(cfg.Admission, slices.ContainsFunc(cfg.Listeners, func(l Listener) bool { return l.Dial != nil }))
+	e.Admit(cfg.Admission, backends)
 	e.nextID.Store(uint64(e.start.UnixMilli()) << 20)
 	e.goodbye, e.sayBye = context.WithCancel(context.Background())
 	e.loops.Store(new([]*loop))

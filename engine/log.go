@@ -34,6 +34,9 @@ func (c *conn) logEnd() {
 			slog.String("sni", hostName(s)),
 			slog.Bool("resumed", s.DidResume),
 			slog.Float64("handshake_ms", float64(c.tls.HandshakeTime().Microseconds())/1000))
+		if name := codec.ClientName(&s); name != "" {
+			attrs = append(attrs, slog.String("client", name))
+		}
 	}
 	level := slog.LevelInfo
 	if s, ok := c.session.(codec.Describer); ok {

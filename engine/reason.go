@@ -63,3 +63,6 @@ var reasonNames = [numReasons]string{
 }
 
 func (r Reason) String() string { return reasonNames[r] }
+
+// TurnedAway reports whether r is why a connection was not let in.
+func (r Reason) TurnedAway() bool { return r >= ReasonMaxConnections }

@@ -54,8 +54,10 @@ func (c *Counts) EndedBy(r Reason) uint64 { return c.Ended[r] }
 // TurnedAway is the number of connections that were not let in.
 func (c *Counts) TurnedAway() uint64 {
 	n := uint64(0)
-	for r := ReasonMaxConnections; r < numReasons; r++ {
-		n += c.Ended[r]
+	for r, ended := range c.Ended {
+		if Reason(r).TurnedAway() {
+			n += ended
+		}
 	}
 	return n
 }

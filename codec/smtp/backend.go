@@ -59,4 +59,5 @@ type TLSInfo struct {
 	Cipher     uint16
 	Group      tls.CurveID // 0 when no key exchange group was negotiated
 	ServerName string      // SNI
+	Client     string      // codec.ClientName
 }

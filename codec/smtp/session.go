@@ -140,6 +140,7 @@ func (s *Session) Secured(state *tls.ConnectionState, out []byte) []byte {
 		Cipher:     state.CipherSuite,
 		Group:      state.CurveID,
 		ServerName: state.ServerName,
+		Client:     codec.ClientName(state),
 	}
 	s.helo, s.extended, s.known = "", false, false
 	s.line.Reset()

@@ -47,6 +47,10 @@ func (s *Session) trace() []byte {
 		b = append(b, tls.CipherSuiteName(env.TLS.Cipher)...)
 		b = append(b, " ("...)
 		b = append(b, tls.VersionName(env.TLS.Version)...)
+		if env.TLS.Client != "" {
+			b = append(b, ", client certificate of "...)
+			b = append(b, env.TLS.Client...)
+		}
 		b = append(b, ')')
 	}
 	b = append(b, ";\r\n\t"...)

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,10 +25,12 @@ import (
 
 // Config says how to start the command.
 type Config struct {
-	YAML    string   // the configuration; use port 0, the real addresses are in Process.Addrs. Empty: no file
-	Dir     string   // working directory; default a temporary one
-	Env     []string // added to the environment
-	Wrapper []string // put before the command, such as prlimit and its arguments
+	YAML    string         // the configuration; use port 0, the real addresses are in Process.Addrs. Empty: no file
+	Dir     string         // working directory; default a temporary one
+	Env     []string       // added to the environment
+	Wrapper []string       // put before the command, such as prlimit and its arguments
+	Files   []*os.File     // descriptors from 3 on
+	Expect  *regexp.Regexp // errors that the command is to log
 }
 
 // Process is a running starttlsd. It is ended with the test.
@@ -37,6 +40,8 @@ type Process struct {
 
 	tb     testing.TB
 	cmd    *exec.Cmd
+	file   string // of the configuration
+	pid    int    // of the process that has the listeners
 	log    lines
 	exited chan struct{}
 	status int
@@ -107,18 +112,21 @@ func Start(tb testing.TB, c Config) *Process {
 		p.Dir = tb.TempDir()
 	}
 	args := append(append([]string(nil), c.Wrapper...), Binary(tb))
-	want := 2 // of the default configuration
+	want := 3 // of the default configuration
 	if c.YAML != "" {
-		args = append(args, "-config", WriteFile(tb, "starttlsd.yaml", c.YAML))
+		p.file = WriteFile(tb, "starttlsd.yaml", c.YAML)
+		args = append(args, "-config", p.file)
 		want = strings.Count(c.YAML, "address:")
 	}
 	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Dir = p.Dir
 	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stderr = &p.log
+	p.cmd.ExtraFiles = c.Files
 	if err := p.cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
+	p.pid = p.cmd.Process.Pid
 	go func() {
 		_ = p.cmd.Wait()
 		p.status = p.cmd.ProcessState.ExitCode()
@@ -126,8 +134,10 @@ func Start(tb testing.TB, c Config) *Process {
 	}()
 	tb.Cleanup(func() {
 		p.Kill()
-		if found := trouble.FindString(p.Log()); found != "" {
-			tb.Errorf("starttlsd is in trouble: %s", found)
+		for _, found := range trouble.FindAllString(p.Log(), -1) {
+			if c.Expect == nil || !c.Expect.MatchString(found) {
+				tb.Errorf("starttlsd is in trouble: %s", found)
+			}
 		}
 		if tb.Failed() {
 			tb.Logf("log of starttlsd:\n%s", tail(p.Log(), 100))
@@ -162,21 +172,60 @@ func WriteFile(tb testing.TB, name, content string) string {
 	return path
 }
 
-// Exited is closed when the process has ended.
+// Exited is closed when the process has ended, and those that it has handed over to.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// PID is the process's id.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+// PID is the process's id, of the one that has the listeners.
+func (p *Process) PID() int { return p.pid }
+
+var handed = regexp.MustCompile(`msg="?handed over"? to=(\d+)`)
+
+// HandOver has the process start its successor, and returns when that serves. Signals
+// are the successor's from then on.
+func (p *Process) HandOver() {
+	p.tb.Helper()
+	before := len(handed.FindAllString(p.Log(), -1))
+	p.Signal(syscall.SIGUSR2)
+	for end := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		if all := handed.FindAllStringSubmatch(p.Log(), -1); len(all) > before {
+			p.pid, _ = strconv.Atoi(all[len(all)-1][1])
+			return
+		}
+		if time.Now().After(end) {
+			p.tb.Fatal("starttlsd did not hand over")
+		}
+	}
+}
+
+// ConfigFile is the path of the configuration.
+func (p *Process) ConfigFile() string { return p.file }
+
+// Reload gives the process another configuration and waits until that is in force,
+// or, if it is not to be, refused.
+func (p *Process) Reload(yaml string) {
+	p.tb.Helper()
+	const done, failed = `msg=reloaded`, `msg="RELOAD FAILED`
+	count := func() int { return strings.Count(p.Log(), done) + strings.Count(p.Log(), failed) }
+	before := count()
+	if err := os.WriteFile(p.file, []byte(yaml), 0o600); err != nil {
+		p.tb.Fatal(err)
+	}
+	p.Signal(syscall.SIGHUP)
+	Eventually(p.tb, "the reload", func() bool { return count() > before })
+}
 
 // Log is all that was logged so far.
 func (p *Process) Log() string { return p.log.String() }
 
 // Signal sends a signal.
-func (p *Process) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
+func (p *Process) Signal(s syscall.Signal) { _ = syscall.Kill(p.pid, s) }
 
 // Kill ends the process at once, as kill -9 does.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
+	if p.pid != p.cmd.Process.Pid {
+		_ = syscall.Kill(p.pid, syscall.SIGKILL)
+	}
 	<-p.exited
 }
 
