@@ -84,9 +84,10 @@ func (h *hand) keep(n int64) {
 	maps.DeleteFunc(h.gens, func(g int64, _ []*held) bool { return g < n-past || g > n+1 })
 }
 
-// keepNewest bounds what is held when keep is never called, because the store is never
-// there for long.
-func (h *hand) keepNewest() {
+// bound drops what there would be too much of if keep were never called, because the store
+// is never there for long: what a clock that was ahead called for, and the oldest.
+func (h *hand) bound(n int64) {
+	maps.DeleteFunc(h.gens, func(g int64, _ []*held) bool { return g > n+1 })
 	known := slices.Sorted(maps.Keys(h.gens))
 	for _, g := range known[:max(0, len(known)-maxGenerations)] {
 		delete(h.gens, g)

@@ -25,6 +25,10 @@ import (
 // dot before what they are told apart by.
 const agreed = "secret"
 
+// poolSize is no number of connections: one goroutine uses one. After so many failures to
+// connect go-redis would try by itself, once a second, and polls would fail meanwhile.
+const poolSize = 1000
+
 // redisLedger has a hash for each generation.
 type redisLedger struct {
 	db     *redis.Client
@@ -72,7 +76,7 @@ func redisOptions(raw string) (*redis.Options, error) {
 		ReadTimeout:           pollTimeout,
 		WriteTimeout:          pollTimeout,
 		ContextTimeoutEnabled: true,
-		PoolSize:              1,
+		PoolSize:              poolSize,
 		PipelinePoolSize:      -1,
 		ReadBufferSize:        4 << 10,
 		WriteBufferSize:       4 << 10,

@@ -26,7 +26,8 @@ type Options struct {
 	// redis:// or rediss:// [user:password@]host[:port][/db].
 	Keys string
 	// Rotate is how long new tickets are made with one key, 12 hours if 0. It has to be
-	// the same on all nodes.
+	// the same on all nodes. Less than a minute is for tests: a poll may take longer than
+	// nodes would then wait for each other.
 	Rotate time.Duration
 	Log    *slog.Logger     // slog.Default() if nil
 	Now    func() time.Time // time.Now if nil
@@ -71,6 +72,7 @@ type store interface {
 	poll(ctx context.Context, n int64, held map[int64][]secret) (apply func(h *hand, n int64), err error)
 	// changes reports whether there is anything to poll.
 	changes() bool
+	// close ends a poll too.
 	close()
 }
 
@@ -159,11 +161,11 @@ func (r *Ring) Reload() {
 	}
 }
 
-// Close ends the rotation. What was served keeps the keys that it has.
+// Close ends the rotation. What was served keeps the keys that it has. A second call does nothing.
 func (r *Ring) Close() {
 	r.cancel()
+	r.store.close() // ends a poll
 	r.tasks.Wait()
-	r.store.close()
 }
 
 // Status is the state of a ring.

@@ -38,13 +38,13 @@ func (s *shared) changes() bool { return true }
 // Old ones are kept while it is away, and until all nodes have had the time to find
 // newer ones in it and to let them ripen: others may still make tickets with them.
 func (s *shared) turn(h *hand, n int64) {
-	if h.current == nil && len(h.gens[n]) == 0 || h.gen > n+1 {
+	if h.gen > n+1 || h.current == nil && len(h.gens[n]) == 0 {
 		h.own(n)
 	}
 	if !s.sound.IsZero() && time.Since(s.sound) >= 3*s.ripening {
 		h.keep(n)
 	}
-	h.keepNewest()
+	h.bound(n)
 }
 
 // rounds is how many times a poll reads the ledger: to know what there is, to see what
@@ -52,7 +52,8 @@ func (s *shared) turn(h *hand, n int64) {
 const rounds = 3
 
 // poll brings the ledger and what is held together. A generation that nobody has a secret
-// for gets one if it is current or next: nobody has tickets of older ones.
+// for gets one, unless it has long been over: the one before is current on a node that has
+// just started too, and whose clock is behind.
 func (s *shared) poll(ctx context.Context, n int64, held map[int64][]secret) (func(*hand, int64), error) {
 	var found map[int64][]secret
 	for round := range rounds {
@@ -87,7 +88,7 @@ func (s *shared) publish(ctx context.Context, n int64, found, held map[int64][]s
 			proposed = found[g][0]
 		case len(missing) > 0:
 			proposed, missing = missing[0], missing[1:]
-		case g >= n:
+		case g >= n-1:
 			proposed = newSecret()
 		default:
 			continue
