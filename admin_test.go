@@ -420,3 +420,30 @@ scrape_configs:
 	}
 	http.DefaultClient.CloseIdleConnections()
 }
+
+// TestFloodDoesNotFillTheLog, and what else happens is still there to be read.
+func TestFloodDoesNotFillTheLog(t *testing.T) {
+	const flood = 3000
+	p := start(t, withAdmin+"log: {rate: 1, burst: 50}\n")
+	for range flood {
+		nc, err := net.Dial("tcp", p.Addrs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = nc.Close()
+	}
+	connect(t, enginetest.DialSTARTTLS, p.Addrs[0]).quit()
+	closedAll(t, p)
+	logged(t, p, "reason=done")
+	if n := strings.Count(p.Log(), "reason=peer_closed") + strings.Count(p.Log(), "reason=reset"); n < 50 || n > 200 {
+		t.Errorf("%d lines of the flood", n)
+	}
+	left := total(scrape(t, p), "starttlsd_log_lines_left_out_total")
+	if left < flood-200 {
+		t.Errorf("%d lines were left out", left)
+	}
+	p.Stop()
+	if !strings.Contains(p.Log(), `msg="log lines of a kind were left out" kind="connection: `) {
+		t.Error("nobody says how many")
+	}
+}
