@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"starttlsd/codec"
 )
@@ -58,9 +59,20 @@ type gnetLog struct{ log *slog.Logger }
 
 func (g gnetLog) Debugf(format string, args ...any) { g.put(slog.LevelDebug, format, args) }
 func (g gnetLog) Infof(format string, args ...any)  { g.put(slog.LevelDebug, format, args) }
-func (g gnetLog) Warnf(format string, args ...any)  { g.put(slog.LevelWarn, format, args) }
 func (g gnetLog) Errorf(format string, args ...any) { g.put(slog.LevelError, format, args) }
 func (g gnetLog) Fatalf(format string, args ...any) { g.put(slog.LevelError, format, args) }
+
+// Warnf lowers the warning about an event of a connection that gnet no longer has.
+// It is in the order of things: when both sides of a pair have events in one batch,
+// serving the first may end or lend the pair. No other connection can have the
+// descriptor before the batch is over, because they come by tasks.
+func (g gnetLog) Warnf(format string, args ...any) {
+	level := slog.LevelWarn
+	if strings.Contains(format, "of a stale connection") {
+		level = slog.LevelDebug
+	}
+	g.put(level, format, args)
+}
 
 func (g gnetLog) put(level slog.Level, format string, args []any) {
 	if g.log.Enabled(context.Background(), level) {
