@@ -94,7 +94,7 @@ func (r *relay) endDown() error {
 	return errStop
 }
 
-// errLost: the backend has ended its direction in the middle of the dialogue.
+// errLost: the backend has ended its direction before the dialogue was over.
 var errLost = errors.New("the backend has gone")
 
 // halfClose ends our direction of a lent stream.

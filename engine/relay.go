@@ -62,8 +62,7 @@ func (c *conn) connect() {
 		state := c.tls.ConnectionState()
 		client.TLS = &state
 	}
-	session := c.session.(codec.Relayed)
-	up, err := c.lst.Dial(e.goodbye, session, client)
+	up, err := c.dial(client)
 	if err != nil {
 		c.move = bye
 		words := codec.Unavailable
@@ -75,12 +74,12 @@ func (c *conn) connect() {
 			c.blame(ReasonNoBackend)
 			e.log.Warn("no backend", "id", c.peer.ID, "listener", c.lst.Name, "err", err)
 		}
-		c.writeLent(session.Refuse(words, nil))
+		c.writeLent(c.session.Refuse(words, nil))
 		return
 	}
 	c.lst.stats.dialed.Add(1)
 	c.lst.stats.relayed.Add(1)
-	r := &relay{c: c, session: session, fresh: true}
+	r := &relay{c: c, session: c.session.(codec.Relayed), fresh: true}
 	r.link.lp, r.tls = c.link.lp, up.TLS
 	r.link.detour().tc = up.TCP
 	if r.tls != nil {
@@ -91,6 +90,22 @@ func (c *conn) connect() {
 	c.relay = r
 	e.lentMu.Unlock()
 	c.move = stay
+}
+
+var errNoDial = errors.New("the listener has no backend, or a session that takes none")
+
+// dial connects the session to its backend.
+func (c *conn) dial(client *codec.Client) (Upstream, error) {
+	session, ok := c.session.(codec.Relayed)
+	if !ok || c.lst.Dial == nil {
+		return Upstream{}, errNoDial
+	}
+	up, err := c.lst.Dial(c.lst.eng.goodbye, session, client)
+	if err == nil && !dropZones(up.TCP) { // as accept does
+		_ = up.TCP.Close()
+		err = errLost
+	}
+	return up, err
 }
 
 // dropRelay ends the backend's connection. For the pair's holder.
