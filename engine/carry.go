@@ -59,6 +59,9 @@ func (r *relay) carry() {
 	up.pass, up.end = up.passUp, r.endUp
 	down := &way{r: r, from: &r.stream, to: &c.stream, ended: &r.downEnded}
 	down.pass, down.end = down.passDown, r.endDown
+	for _, l := range []*link{&c.link, &r.link} {
+		l.mayStall(c.lst.Limits.BodyStall)
+	}
 	done := make(chan struct{})
 	c.lst.eng.spawn(func() {
 		defer close(done)
@@ -67,6 +70,7 @@ func (r *relay) carry() {
 	up.run()
 	<-done
 	r.lent = nil
+	c.link.off.stall.Store(0)
 }
 
 // run carries until there is a reason not to, and sees to what follows from it.
@@ -115,8 +119,7 @@ func (w *way) run() {
 }
 
 func (w *way) carry() error {
-	e, limits := w.r.c.lst.eng, &w.r.c.lst.Limits
-	if err := w.to.link.drain(e.deadline(e.now() + limits.BodyStall)); err != nil {
+	if _, err := w.to.link.put(nil); err != nil {
 		return w.writing(err)
 	}
 	data := w.from.join(nil)

@@ -25,6 +25,7 @@ import (
 //
 //	STARTTLS     as chat
 //	BODY n       n bytes follow
+//	LOCAL text   +text, without the backend
 //	OPAQUE       from the reply on, bytes are carried across unseen
 //	QUIT         the reply ends the session
 type front struct {
@@ -106,6 +107,11 @@ func (s *front) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action) 
 			return 0, up, out, codec.Hold
 		}
 		return end + 2, up, out, codec.Upgrade
+	case "LOCAL":
+		if s.owed > 0 {
+			return 0, up, out, codec.Hold
+		}
+		return end + 2, up, fmt.Appendf(out, "+%s\r\n", arg), codec.Continue
 	case "BODY":
 		s.body, _ = strconv.Atoi(arg)
 		return end + 2, append(up, in[:end+2]...), out, codec.Continue

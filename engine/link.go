@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -35,6 +37,8 @@ type detour struct {
 	taken   int                        // of prefix
 	pending *bytebufferpool.ByteBuffer // what the socket has refused, in order
 	err     error                      // the first write error; sticky
+	writing sync.Mutex                 // while a pair is lent, two goroutines write: see put
+	stall   atomic.Int64               // while a pair is lent: the time.Duration that a write may take
 }
 
 // detour returns l.off, which it makes if need be.
@@ -109,21 +113,56 @@ func (l *link) Read(p []byte) (n int, err error) {
 // Write takes all of p or fails for good. On the loop it only gathers: push
 // writes once for all that an event has produced.
 func (l *link) Write(p []byte) (n int, err error) {
-	if err := l.failure(); err != nil {
-		return 0, err
-	}
 	switch {
+	case l.tc() != nil:
+		return l.put(p)
+	case l.failure() != nil:
+		return 0, l.failure()
 	case l.gc != nil:
 		l.lp.wire = append(l.lp.wire, p...)
 		return len(p), nil
-	case l.tc() != nil:
-		n, err = l.tc().Write(p)
-		l.out += int64(n)
 	default:
-		err = net.ErrClosed
+		l.fail(net.ErrClosed)
+		return 0, net.ErrClosed
 	}
+}
+
+// put writes p, blocking, and before it what is pending: whoever is the first to
+// write does so. That may be the goroutine that reads, because TLS answers a
+// KeyUpdate (RFC 8446 §4.6.3). Lent only.
+func (l *link) put(p []byte) (n int, err error) {
+	off := l.off
+	off.writing.Lock()
+	defer off.writing.Unlock()
+	if off.err == nil && off.pending != nil {
+		_, _ = l.putSome(off.pending.B)
+		release(&off.pending)
+	}
+	if off.err != nil || len(p) == 0 {
+		return 0, off.err
+	}
+	return l.putSome(p)
+}
+
+func (l *link) putSome(p []byte) (int, error) {
+	e, off := l.lp.eng, l.off
+	for stall := int64(0); stall != off.stall.Load(); { // which mayStall may just change
+		stall = off.stall.Load()
+		_ = off.tc.SetWriteDeadline(e.deadline(e.now() + time.Duration(stall)))
+		if e.at() == ending {
+			l.interrupt(true)
+		}
+	}
+	n, err := off.tc.Write(p)
+	l.out += int64(n)
 	l.fail(err)
 	return n, err
+}
+
+// mayStall bounds each write, also the one that is in progress. Lent only.
+func (l *link) mayStall(d time.Duration) {
+	l.off.stall.Store(int64(d))
+	_ = l.off.tc.SetWriteDeadline(l.lp.eng.deadline(l.lp.eng.now() + d))
 }
 
 // push writes what was gathered, and copies to pending what the socket refuses.
@@ -224,14 +263,11 @@ func (l *link) hangUp() {
 
 // drain writes what is pending before anything else is written. Lent only.
 func (l *link) drain(deadline time.Time) error {
-	if !l.blocked() || l.failure() != nil {
+	if !l.blocked() {
 		return l.failure()
 	}
 	_ = l.off.tc.SetWriteDeadline(deadline)
-	n, err := l.off.tc.Write(l.off.pending.B)
-	l.out += int64(n)
-	l.fail(err)
-	release(&l.off.pending)
+	_, err := l.put(nil)
 	return err
 }
 

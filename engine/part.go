@@ -28,15 +28,14 @@ func (r *relay) finish(why Reason, words codec.Refusal) {
 
 // stop has both goroutines stop. Called with the lock held.
 func (r *relay) stop() {
-	c, e := r.c, r.c.lst.eng
+	c := r.c
 	r.lent.over = true
 	r.lent.moved.Broadcast()
 	c.link.interrupt(false)
 	r.link.interrupt(false)
 	if c.move == bye { // what is just being written has little time left
-		end := e.deadline(e.now() + c.lst.Limits.Linger)
-		_ = c.link.off.tc.SetWriteDeadline(end)
-		_ = r.link.off.tc.SetWriteDeadline(end)
+		c.link.mayStall(c.lst.Limits.Linger)
+		r.link.mayStall(c.lst.Limits.Linger)
 	}
 }
 

@@ -129,7 +129,7 @@ func (w *way) write(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	return w.writing(w.r.waitingWrite(&w.r.stream, p))
+	return w.writing(w.r.write(p))
 }
 
 // toClient gives p to the client, waiting.
@@ -137,7 +137,7 @@ func (r *relay) toClient(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if err := r.waitingWrite(&r.c.stream, p); err != nil {
+	if err := r.c.stream.write(p); err != nil {
 		return errors.Join(errClient, err)
 	}
 	return nil
@@ -153,15 +153,6 @@ func (w *way) writing(err error) error {
 	default:
 		return errors.Join(errClient, err)
 	}
-}
-
-func (r *relay) waitingWrite(s *stream, p []byte) error {
-	e := r.c.lst.eng
-	_ = s.link.off.tc.SetWriteDeadline(e.deadline(e.now() + r.c.lst.Limits.BodyStall))
-	if e.at() == ending {
-		s.link.interrupt(true)
-	}
-	return s.write(p)
 }
 
 // unread is why a client could not be written to.
