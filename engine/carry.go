@@ -54,7 +54,6 @@ func (r *relay) carry() {
 	r.lent = &carriage{}
 	r.lent.moved.L = &r.lent.mu
 	c.move = stay
-	r.progress()
 	up := &way{r: r, from: &c.stream, to: &r.stream, ended: &r.upEnded}
 	up.pass, up.end = up.passUp, r.endUp
 	down := &way{r: r, from: &r.stream, to: &c.stream, ended: &r.downEnded}
@@ -213,6 +212,8 @@ func (w *way) mayStay() error {
 		return errStop
 	case w.r.c.lst.eng.at() >= farewells:
 		return errDraining
+	case w.r.c.lst.eng.now() >= w.r.due: // also where a trickle never lets it rest
+		return errOverdue
 	}
 	return nil
 }
@@ -243,9 +244,6 @@ func (w *way) rests() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r.c.lst.eng.now() >= r.due {
-		return errOverdue
-	}
 	if w.still {
 		return nil
 	}

@@ -33,9 +33,6 @@ func (r *relay) arrive() gnet.Action {
 	default:
 		once := r.fresh
 		r.fresh = false
-		if once {
-			r.progress()
-		}
 		r.forward(nil, once)
 		r.reply(nil)
 	}

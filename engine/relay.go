@@ -86,6 +86,7 @@ func (c *conn) connect() {
 		r.tls.SetLink(&r.link)
 	}
 	r.keep(up.Ahead)
+	r.progress()
 	e.lentMu.Lock() // for interrupt
 	c.relay = r
 	e.lentMu.Unlock()
