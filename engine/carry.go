@@ -19,6 +19,7 @@ type carriage struct {
 	mu    sync.Mutex
 	moved sync.Cond // hold was lifted, or over was set
 	over  bool      // both goroutines have to stop
+	asked bool      // all that the client will ever say was passed on
 	still int       // directions in which nothing has come for a moment
 }
 

@@ -60,8 +60,8 @@ func (r *relay) backendFailed(err error) {
 // still come.
 func (r *relay) endUp() error {
 	r.lent.mu.Lock()
-	r.upEnded = true
-	over := r.downEnded || !r.opaque && !r.session.Outstanding()
+	r.upEnded, r.lent.asked = true, true
+	over := r.downEnded || r.owesNothing()
 	r.progress()
 	r.link.interrupt(false) // there is a new deadline
 	r.lent.mu.Unlock()
@@ -70,6 +70,12 @@ func (r *relay) endUp() error {
 	}
 	r.stream.halfClose()
 	return errStop
+}
+
+// owesNothing reports whether a client that has ended its direction has its replies.
+// Called with the lock held.
+func (r *relay) owesNothing() bool {
+	return r.lent.asked && !r.opaque && !r.session.Outstanding()
 }
 
 // endDown tells the client that the backend has ended its direction.

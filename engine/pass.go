@@ -107,6 +107,9 @@ func (w *way) reply(data []byte) (n int, err error) {
 	default:
 		panic("engine: an Action that Reply may not return")
 	}
+	if err == nil && r.owesNothing() {
+		err = errEnded
+	}
 	if werr := r.toClient(w.out); werr != nil {
 		err = werr
 	}
