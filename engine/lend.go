@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -36,8 +37,10 @@ func (c *conn) leave() gnet.Action {
 func (c *conn) runLent() {
 	e := c.lst.eng
 	err := c.link.adopt(e)
-	if err == nil && c.relay != nil {
-		err = c.relay.adopt()
+	if r := c.relay; err == nil && r != nil {
+		if err = r.adopt(); err != nil && !short(err) {
+			r.lost, err = true, nil // the client is still owed what has come from it
+		}
 	}
 	if err != nil {
 		if c.outOf(err, "lending a connection") {
@@ -95,16 +98,19 @@ func (l *link) adopt(e *Engine) error {
 	return nil
 }
 
-// outOf reports whether err is the lack of something of ours, and warns of it
-// once a second.
+// short reports whether err is the lack of something of ours.
+func short(err error) bool {
+	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM},
+		func(lack error) bool { return errors.Is(err, lack) })
+}
+
+// outOf is short, and warns of it once a second.
 func (c *conn) outOf(err error, doing string) bool {
-	for _, short := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
-		if errors.Is(err, short) {
-			c.lst.eng.shortage(doing, c.lst.Name, err)
-			return true
-		}
+	if !short(err) {
+		return false
 	}
-	return false
+	c.lst.eng.shortage(doing, c.lst.Name, err)
+	return true
 }
 
 // giveBack returns the connection to its loop, its backend's first. Unless the
@@ -179,10 +185,12 @@ func (c *conn) interrupt(cut bool) {
 var past = time.Unix(1, 0)
 
 func (l *link) interrupt(cut bool) {
-	if cut {
-		_ = l.off.tc.SetDeadline(past)
-	} else {
-		_ = l.off.tc.SetReadDeadline(past)
+	switch tc := l.tc(); {
+	case tc == nil: // lost
+	case cut:
+		_ = tc.SetDeadline(past)
+	default:
+		_ = tc.SetReadDeadline(past)
 	}
 }
 
@@ -202,8 +210,8 @@ func (c *conn) workLent() {
 	case c.layer == upgrading:
 		deadline = c.timer.deadline
 	}
-	if c.relay != nil {
-		c.relay.carry()
+	if r := c.relay; r != nil && !r.lost {
+		r.carry()
 		return
 	}
 	if err := c.link.drain(c.lst.eng.deadline(deadline)); err != nil {
@@ -211,6 +219,10 @@ func (c *conn) workLent() {
 		return
 	}
 	switch {
+	case c.relay != nil: // lost
+		c.move = bye
+		c.blame(ReasonBackendLost)
+		c.writeLent(c.relay.refuse(codec.Unavailable, nil))
 	case c.move == dial:
 		c.connect()
 	case c.move == lend && c.mayOpen():

@@ -34,7 +34,7 @@ type relay struct {
 	hold      bool                    // the client's bytes wait for a reply
 	fresh     bool                    // Forward was not called yet
 	asked     bool                    // for STARTTLS, while lent: the upgrade is the loop's
-	lost      bool                    // the backend was reset before the client was back
+	lost      bool                    // the backend was reset while the pair changed hands
 	told      struct{ in, out int64 } // bytes of link that are counted
 	upEnded   bool                    // the client has ended its direction
 	downEnded bool                    // the backend has
@@ -224,7 +224,7 @@ func (r *relay) leave() error {
 	return nil
 }
 
-// adopt is link.adopt. A backend that was reset meanwhile is as one that closes.
+// adopt is link.adopt.
 func (r *relay) adopt() error {
 	if r.link.tc() != nil { // it has not been on the loop yet
 		return nil
