@@ -104,17 +104,17 @@ func (w *way) run() {
 	case errors.Is(err, errBackend):
 		r.backendFailed(err)
 	case errors.Is(err, errClient):
-		r.finish(r.unread(err), nobody)
+		r.cutShort(r.unread(err), nobody)
 	case w.from == &r.stream: // errLost as well
-		r.finish(ReasonBackendLost, codec.Unavailable)
+		r.cutShort(ReasonBackendLost, codec.Unavailable)
 	case errors.Is(err, io.ErrUnexpectedEOF): // without close_notify: nothing that is owed can be said
-		r.finish(ReasonPeerClosed, nobody)
+		r.cutShort(ReasonPeerClosed, nobody)
 	default:
 		why := ReasonTLSError
 		if errno := syscall.Errno(0); w.from.tls == nil || errors.As(err, &errno) {
 			why = ReasonReset
 		}
-		r.finish(why, nobody)
+		r.cutShort(why, nobody)
 	}
 }
 

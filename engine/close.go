@@ -57,7 +57,7 @@ func (c *conn) farewell() {
 	if e.at() == ending {
 		return
 	}
-	if c.layer == secure {
+	if c.layer == secure && !c.marks.has(torn) {
 		_ = c.tls.CloseNotify()
 	}
 	if tc.CloseWrite() != nil {

@@ -47,6 +47,7 @@ const (
 	greeted                   // the session has begun
 	blamed                    // why is set
 	told                      // the end of the handshake is counted and logged
+	torn                      // what was carried across unseen was cut short: no close_notify says that it is whole
 )
 
 func (m *marks) set(n marks)     { *m |= n }
@@ -121,6 +122,9 @@ func (c *conn) closed(gc gnet.Conn, err error) {
 		c.setHolder(lent)
 		c.lst.eng.spawn(c.runLent)
 		return
+	}
+	if err != nil || c.link.failure() != nil {
+		c.tear()
 	}
 	c.dropRelay()
 	switch {
@@ -261,7 +265,7 @@ func (c *conn) write(p []byte) {
 // settle ends an event: replies go out, and the connection goes where its move says.
 func (c *conn) settle() gnet.Action {
 	c.flush()
-	if c.move == bye && c.layer == secure && c.link.failure() == nil {
+	if c.move == bye && c.layer == secure && c.link.failure() == nil && !c.marks.has(torn) {
 		_ = c.tls.CloseNotify()
 	}
 	c.link.push(c.move == bye)

@@ -220,6 +220,7 @@ func (c *conn) workLent() {
 	}
 	switch {
 	case c.relay != nil: // lost
+		c.tear()
 		c.move = bye
 		c.blame(ReasonBackendLost)
 		c.writeLent(c.relay.refuse(codec.Unavailable, nil))

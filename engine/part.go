@@ -26,6 +26,14 @@ func (r *relay) finish(why Reason, words codec.Refusal) {
 	r.stop()
 }
 
+// cutShort is finish for a side that has ended without saying so.
+func (r *relay) cutShort(why Reason, words codec.Refusal) {
+	r.lent.mu.Lock()
+	r.c.tear()
+	r.lent.mu.Unlock()
+	r.finish(why, words)
+}
+
 // stop has both goroutines stop. Called with the lock held.
 func (r *relay) stop() {
 	c := r.c

@@ -83,6 +83,7 @@ func (r *relay) fromClient() bool {
 		r.upEnded = true // replies may still come
 		c.move = lend
 	default:
+		c.tear()
 		c.readFailed(err)
 	}
 	return n > 0
@@ -160,6 +161,7 @@ func (r *relay) fromBackend() bool {
 		r.downEnded = true
 		c.move = lend
 	default:
+		c.tear()
 		c.blame(ReasonBackendLost)
 		c.link.lp.out = r.refuse(codec.Unavailable, c.link.lp.out)
 		c.move = bye

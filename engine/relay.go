@@ -119,7 +119,7 @@ func (c *conn) dropRelay() {
 	e.lentMu.Lock() // from interrupt
 	c.relay = nil
 	e.lentMu.Unlock()
-	if r.tls != nil && r.link.failure() == nil && (r.link.gc != nil || r.link.tc() != nil) {
+	if r.tls != nil && !c.marks.has(torn) && r.link.failure() == nil && (r.link.gc != nil || r.link.tc() != nil) {
 		_ = r.tls.CloseNotify()
 		if r.link.gc != nil {
 			r.link.push(true)
@@ -135,6 +135,14 @@ func (c *conn) dropRelay() {
 	r.count()
 	e.files.Release(1)
 	c.lst.stats.relayed.Add(-1)
+}
+
+// tear notes that a side has ended without saying so. While there is a dialogue, it
+// tells what is whole.
+func (c *conn) tear() {
+	if c.relay != nil && c.relay.opaque {
+		c.marks.set(torn)
+	}
 }
 
 // letGo has gnet close gc, which is r's and is nobody's from here on.
@@ -195,6 +203,7 @@ func (r *relay) closed(_ gnet.Conn, err error) {
 
 // backendLost ends a connection whose backend has gone. On the loop.
 func (c *conn) backendLost() gnet.Action {
+	c.tear()
 	c.blame(ReasonBackendLost)
 	return c.sayBye(codec.Unavailable)
 }
