@@ -114,9 +114,13 @@ func (c *conn) outOf(err error, doing string) bool {
 }
 
 // giveBack returns the connection to its loop, its backend's first. Unless the
-// loop has taken it, it is still ours to end.
+// loop has taken it, it is still ours to end. Both sides go together: what comes from
+// the backend in between is gnet's to keep.
 func (c *conn) giveBack() {
 	c.setHolder(returning)
+	swap := c.lst.eng.swap
+	swap <- struct{}{}
+	defer func() { <-swap }()
 	var err error
 	if c.relay != nil {
 		err = c.relay.giveBack()
@@ -153,9 +157,6 @@ func (f runFunc) Run(context.Context) error {
 
 // giveBack enrols the link with its loop, for r. After an error it is not there.
 func (l *link) giveBack(r resident) error {
-	e := l.lp.eng
-	e.swap <- struct{}{}
-	defer func() { <-e.swap }()
 	tc := l.off.tc
 	l.off.tc = nil
 	l.back()
