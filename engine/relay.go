@@ -297,6 +297,7 @@ func (r *relay) forwarded(action codec.Action, n int) {
 	case codec.Continue:
 		r.c.lst.stats.commands.Add(1)
 		r.content = content{}
+	case codec.Upgrade: // which may be refused
 	default:
 		return
 	}

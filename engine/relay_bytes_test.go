@@ -185,6 +185,7 @@ func TestRelayChaos(t *testing.T) {
 					case 0:
 						c.abort()
 					case 1:
+						_ = c.SetDeadline(time.Now().Add(time.Second)) // under TLS it waits for the other Write
 						if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 							_ = cw.CloseWrite()
 						}

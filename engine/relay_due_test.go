@@ -50,3 +50,17 @@ func TestTrickleThatMakesNothingWholeIsOverdue(t *testing.T) {
 	c.Close()
 	s.saw(ReasonBackendTimeout, 1)
 }
+
+func TestRefusedUpgradeIsACommandLikeAnyOther(t *testing.T) {
+	const patience = time.Second
+	s := start(t, relayTo(backend(t, false, answer)), withLimits(Limits{Command: patience}),
+		func(c *Config) { c.Listeners[0].TLS = nil })
+	c := s.dial()
+	c.send("x\r\n")
+	c.expect("+x")
+	for range 3 {
+		time.Sleep(patience * 6 / 10)
+		c.send("STARTTLS\r\n")
+		c.expect("-no tls")
+	}
+}
