@@ -76,7 +76,7 @@ func (c *conn) farewell() {
 // the socket is closed. why counts unless a reason was recorded before.
 func (c *conn) end(why Reason) {
 	e := c.lst.eng
-	defer func() { c.lst.leave(c.client(), c.layer) }()
+	defer c.lst.leave(c.client(), c.layer) // as they are now: the loop may still look at a closed connection
 	defer func() {
 		untold := c.layer == upgrading && !c.marks.has(told)
 		c.setHolder(closed)
