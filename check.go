@@ -33,6 +33,11 @@ func (b *build) report(w io.Writer, dial bool) error {
 		}
 	}
 	fmt.Fprintf(w, "tls            %s, client certificates: %s, session tickets: %s\n", cfg.TLS.Profile, cfg.TLS.ClientAuth, ticketText(&cfg.TLS.SessionTickets))
+	if b.ring != nil && cfg.TLS.SessionTickets.Remote() {
+		if err := b.ring.Status().Err; err != nil {
+			fmt.Fprintf(w, "               %v\n", err)
+		}
+	}
 	ec := engineConfig(cfg, nil)
 	each := 1
 	for i := range b.servers {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
@@ -45,15 +44,15 @@ type daemon struct {
 	certs      *config.Certificates
 	ring       *tickets.Ring // nil when there are no tickets
 	unwatch    context.CancelFunc
-	served     []*served // in the order of cfg.Listeners
+	served     []*served
 	maildirs   map[string]smtp.Backend
 	deliveries map[string]*delivered // by the name of a listener
 	reloads    admin.Reloads
 }
 
-// served is a listener of the configuration.
+// served is a listener of the configuration in force.
 type served struct {
-	address string // as configured
+	cfg *config.Listener
 	*engine.Served
 }
 
@@ -65,14 +64,15 @@ type build struct {
 	servers []*backend.Server // nil for a Maildir
 }
 
-// build reads the files that cfg names, and connects nothing. old is in force, or nil.
-func (d *daemon) build(cfg *config.Config) (*build, error) {
+// build reads the files that cfg names. It connects nothing but the store of ticket
+// keys, and that only if connect.
+func (d *daemon) build(cfg *config.Config, connect bool) (*build, error) {
 	b := &build{cfg: cfg, ring: d.ring}
 	keys := cfg.TLS.SessionTickets
 	var err error
 	if d.cfg == nil || keys != d.cfg.TLS.SessionTickets {
 		b.ring = nil
-		if !keys.Off {
+		if !keys.Off && (connect || !keys.Remote()) {
 			if b.ring, err = tickets.Open(tickets.Options{Keys: keys.Keys, Rotate: keys.Rotate, Log: d.log.Logger}); err != nil {
 				return nil, fmt.Errorf("tls.session_tickets: %w", err)
 			}
@@ -115,16 +115,21 @@ func (d *daemon) run(b *build, tryOut bool) error {
 		switch s {
 		case syscall.SIGHUP:
 			d.reload()
+			continue
 		case syscall.SIGUSR2:
-			if d.handOver() {
+			handed, next := d.handOver(signals)
+			if handed {
+				d.stopAdmin() // it is the other's
 				return d.drain(signals, "retiring: another process has the listeners; SIGTERM ends now", d.eng.Retire)
 			}
-		default:
-			_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
-			return d.drain(signals, "draining; the same signal again ends now", d.eng.Shutdown)
+			if next == nil {
+				continue
+			}
 		}
+		break
 	}
-	return nil
+	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
+	return d.drain(signals, "draining; the same signal again ends now", d.eng.Shutdown)
 }
 
 // start puts the first configuration in force.
@@ -152,18 +157,19 @@ func (d *daemon) start(b *build) error {
 		d.stopAdmin()
 		return err
 	}
+	var all []*served
 	for i, s := range d.eng.Served() {
-		d.served = append(d.served, &served{b.cfg.Listeners[i].Address, s})
+		all = append(all, &served{&b.cfg.Listeners[i], s})
 	}
-	d.inForce(b)
+	d.inForce(b, all)
 	if d.admin != nil {
 		d.admin.Start()
 	}
 	return nil
 }
 
-// inForce makes b what is in force.
-func (d *daemon) inForce(b *build) {
+// inForce makes b what is in force, by way of these listeners.
+func (d *daemon) inForce(b *build, all []*served) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	old := build{ring: d.ring}
@@ -171,30 +177,58 @@ func (d *daemon) inForce(b *build) {
 		d.unwatch()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	d.cfg, d.certs, d.ring, d.unwatch = b.cfg, b.certs, b.ring, cancel
+	d.cfg, d.certs, d.ring, d.unwatch, d.served = b.cfg, b.certs, b.ring, cancel, all
 	go b.certs.Watch(ctx)
 	old.drop(b.ring)
 }
 
-// handOver starts the program again with our listeners. It reports whether that
-// serves; this process then has no more than its sessions.
-func (d *daemon) handOver() bool {
+// handOver starts the program again with our listeners, and reports whether that
+// serves; this process then has no more than its sessions. A signal to end that comes
+// meanwhile ends the attempt, and is returned.
+func (d *daemon) handOver(signals <-chan os.Signal) (handed bool, end os.Signal) {
 	var listening []socket
 	for _, s := range d.served {
-		listening = append(listening, socket{s.address, s.Listener()})
+		listening = append(listening, socket{s.cfg.Address, s.Listener()})
 	}
 	if d.admin != nil {
 		listening = append(listening, d.adminAt)
 	}
 	d.log.Info("handing the listeners over to a new process", "program", d.program)
-	pid, err := successor(d.program, d.args, listening)
+	next, err := startSuccessor(d.program, d.args, listening)
+	if err == nil {
+		reload := false
+		for waiting := true; waiting; {
+			select {
+			case err = <-next.served:
+				waiting = false
+			case s := <-signals:
+				switch s {
+				case syscall.SIGUSR2: // we are at it
+				case syscall.SIGHUP:
+					reload = true
+				default:
+					end = s
+					next.kill()
+				}
+			}
+		}
+		if reload {
+			defer func() {
+				if handed {
+					_ = syscall.Kill(next.pid, syscall.SIGHUP) // it may have read the old file
+				} else if end == nil {
+					d.reload()
+				}
+			}()
+		}
+	}
 	if err != nil {
 		d.log.Error("HAND-OVER FAILED, this process goes on", "err", err)
-		return false
+		return false, end
 	}
-	_, _ = sd.SdNotify(false, fmt.Sprintf("MAINPID=%d", pid))
-	d.log.Info("handed over", "to", pid)
-	return true
+	_, _ = sd.SdNotify(false, fmt.Sprintf("MAINPID=%d", next.pid))
+	d.log.Info("handed over", "to", next.pid)
+	return true, end
 }
 
 // drain ends the engine by way of end, which waits for the sessions. A signal
@@ -241,8 +275,8 @@ func (d *daemon) announce(tryOut bool) {
 	if fingerprint, ok := d.certs.SelfSigned(); ok {
 		d.log.Warn("no certificate is configured, a self-signed one was made", "sha256", fingerprint)
 	}
-	for i, s := range d.served {
-		announceOne(d.log.Logger, &d.cfg.Listeners[i], s.Served, d.certs)
+	for _, s := range d.served {
+		d.announceListener(s, d.certs)
 	}
 	if d.admin != nil {
 		d.log.Info("listening", "address", d.adminAt.Addr().String(), "listener", "admin",
@@ -255,7 +289,8 @@ func (d *daemon) announce(tryOut bool) {
 	}
 }
 
-func announceOne(log *slog.Logger, l *config.Listener, s *engine.Served, certs *config.Certificates) {
-	log.Info("listening", "address", s.Listener().Addr().String(), "listener", l.Protocol+" "+s.Listener().Addr().String(),
-		"implicit_tls", l.TLS == config.Implicit, "tls_min", tls.VersionName(certs.ServerConfig(l.Protocol).MinVersion))
+func (d *daemon) announceListener(s *served, certs *config.Certificates) {
+	address := s.Listener().Addr().String()
+	d.log.Info("listening", "address", address, "listener", s.cfg.Protocol+" "+address,
+		"implicit_tls", s.cfg.TLS == config.Implicit, "tls_min", tls.VersionName(certs.ServerConfig(s.cfg.Protocol).MinVersion))
 }

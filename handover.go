@@ -23,15 +23,20 @@ const readyEnv = "STARTTLSD_READY"
 // startTime is how long the next process may take to serve.
 const startTime = time.Minute
 
-// successor starts this program again, as the file is now, with the listening
-// sockets, and returns when it serves. Nobody is refused meanwhile: the sockets are
-// both processes' until this one closes them. On an error there is no other process.
-func successor(program string, args []string, listening []socket) (pid int, err error) {
+// successor is the process that is to serve next.
+type successor struct {
+	pid    int
+	served chan error // one value: nil when it serves, else there is no such process any more
+}
+
+// startSuccessor starts this program again, as the file is now, with the listening
+// sockets. Nobody is refused meanwhile: they are both processes' until this one closes
+// its own.
+func startSuccessor(program string, args []string, listening []socket) (*successor, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer r.Close()
 	defer w.Close()
 	files := []uintptr{0, 1, 2, w.Fd()}
 	var lines []string
@@ -43,29 +48,43 @@ func successor(program string, args []string, listening []socket) (pid int, err 
 	for _, s := range listening {
 		fd, err := dup(s.Listener)
 		if err != nil {
-			return 0, fmt.Errorf("socket of %s: %w", s.address, err)
+			_ = r.Close()
+			return nil, fmt.Errorf("socket of %s: %w", s.address, err)
 		}
 		lines = append(lines, fmt.Sprintf("%d=%s", len(files), s.address))
 		files = append(files, uintptr(fd))
 	}
 	env := append(os.Environ(), inheritEnv+"="+strings.Join(lines, "\n"), readyEnv+"=3")
-	pid, err = syscall.ForkExec(program, args, &syscall.ProcAttr{Env: env, Files: files})
+	pid, err := syscall.ForkExec(program, args, &syscall.ProcAttr{Env: env, Files: files})
 	if err != nil {
-		return 0, fmt.Errorf("starting %s: %w", program, err)
+		_ = r.Close()
+		return nil, fmt.Errorf("starting %s: %w", program, err)
 	}
-	_ = w.Close() // the other end is the successor's alone
-	p, _ := os.FindProcess(pid)
+	s := &successor{pid: pid, served: make(chan error, 1)}
+	go s.await(r)
+	return s, nil
+}
+
+func (s *successor) kill() { _ = syscall.Kill(s.pid, syscall.SIGKILL) }
+
+// await waits for the word that it serves, and then for its end, so that it is no zombie.
+func (s *successor) await(r *os.File) {
+	defer r.Close()
+	p, _ := os.FindProcess(s.pid)
 	_ = r.SetReadDeadline(time.Now().Add(startTime))
-	if _, err = io.ReadFull(r, make([]byte, 1)); err == nil {
-		go func() { _, _ = p.Wait() }()
-		return pid, nil
+	_, err := io.ReadFull(r, make([]byte, 1))
+	if err == nil {
+		s.served <- nil
+		_, _ = p.Wait()
+		return
 	}
-	_ = p.Kill()
+	s.kill()
 	state, _ := p.Wait()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, fmt.Errorf("the new process did not serve within %v", startTime)
+		s.served <- fmt.Errorf("the new process did not serve within %v", startTime)
+		return
 	}
-	return 0, fmt.Errorf("the new process did not start, see above: %v", state)
+	s.served <- fmt.Errorf("the new process did not start, see above: %v", state)
 }
 
 // tellReady tells who has started us, and systemd, that we serve.

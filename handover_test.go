@@ -94,7 +94,7 @@ func (f *traffic) check(t *testing.T, least int64) {
 
 func TestHandOverTenTimesUnderLoad(t *testing.T) {
 	addr := freeAddress(t)
-	p := enginetest.Start(t, enginetest.Config{YAML: "listeners:\n" + listener(addr, "./drop")})
+	p := enginetest.Start(t, enginetest.Config{YAML: "listeners:\n" + listener(addr, "./drop") + withAdmin})
 	load := drive(addr, 16)
 	long := connect(t, enginetest.DialSTARTTLS, addr) // of the first process, all the time
 	for range 10 {
@@ -106,6 +106,11 @@ func TestHandOverTenTimesUnderLoad(t *testing.T) {
 	}
 	time.Sleep(300 * time.Millisecond)
 	load.check(t, 100)
+	for range 5 { // and not by one that has handed over
+		if page := adminPage(t, p, "/"); !strings.Contains(page, fmt.Sprintf(">%d</span>", p.PID())) {
+			t.Error("the operator's address is not the new process's")
+		}
+	}
 	long.deliver(message)
 	checkDelivered(t, p, message)
 	long.quit()
@@ -134,6 +139,38 @@ func TestFailedHandOverLeavesTheListenersAsTheyWere(t *testing.T) {
 	began := time.Now()
 	checkStatus(t, p.Stop(), exitOK)
 	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+}
+
+// TestEndDuringAHandOverEndsBoth: who stops a service does not wait for its successor.
+func TestEndDuringAHandOverEndsBoth(t *testing.T) {
+	addr := freeAddress(t)
+	dir := t.TempDir()
+	program := filepath.Join(dir, "starttlsd")
+	if err := os.Link(enginetest.Binary(t), program); err != nil {
+		t.Skip("no hard link to the command:", err)
+	}
+	p := enginetest.Start(t, enginetest.Config{
+		YAML:    "listeners:\n" + listener(addr, "./drop"),
+		Wrapper: []string{"/bin/sh", "-c", `shift; exec "` + program + `" "$@"`, "sh"},
+		Expect:  regexp.MustCompile("HAND-OVER FAILED, this process goes on"),
+	})
+	c := connect(t, enginetest.DialSTARTTLS, addr)
+	// What is started next never serves.
+	if err := os.WriteFile(program+".new", []byte("#!/bin/sh\nexec sleep 100\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(program+".new", program); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGUSR2)
+	logged(t, p, "handing the listeners over")
+	c.deliver(message) // nothing stands still meanwhile
+	c.quit()
+	began := time.Now()
+	checkStatus(t, p.Stop(), exitOK)
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the end took %v", took)
 	}
 }

@@ -75,7 +75,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	log := cfg.Log.Open(stderr)
 	flush = log.Flush
 	d := &daemon{file: *file, program: ownProgram(), args: append([]string{os.Args[0]}, args...), started: time.Now(), log: log}
-	b, err := d.build(cfg)
+	b, err := d.build(cfg, !*check || *dial)
 	if err != nil {
 		return fail(err)
 	}

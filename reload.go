@@ -38,7 +38,7 @@ func (d *daemon) tryReload() error {
 			return err
 		}
 	}
-	b, err := d.build(cfg)
+	b, err := d.build(cfg, true)
 	if err != nil {
 		return err
 	}
@@ -59,6 +59,7 @@ func (d *daemon) tryReload() error {
 	for i := range listeners {
 		l := &cfg.Listeners[i]
 		if kept[i] != nil {
+			kept[i] = &served{l, kept[i].Served}
 			kept[i].Update(listeners[i])
 			continue
 		}
@@ -67,17 +68,14 @@ func (d *daemon) tryReload() error {
 			_ = listeners[i].Listener.Close()
 			continue
 		}
-		kept[i] = &served{l.Address, s}
-		announceOne(d.log.Logger, l, s, b.certs)
+		kept[i] = &served{l, s}
+		d.announceListener(kept[i], b.certs)
 	}
 	for _, s := range gone {
 		d.log.Info("no longer listening", "address", s.Served.Listener().Addr().String())
 		_ = s.Close()
 	}
-	d.mu.Lock()
-	d.served = slices.DeleteFunc(kept, func(s *served) bool { return s == nil })
-	d.mu.Unlock()
-	d.inForce(b)
+	d.inForce(b, slices.DeleteFunc(kept, func(s *served) bool { return s == nil }))
 	return nil
 }
 
@@ -86,7 +84,7 @@ func (d *daemon) tryReload() error {
 func (d *daemon) match(cfg *config.Config) (kept, gone []*served) {
 	gone = slices.Clone(d.served)
 	for i := range cfg.Listeners {
-		j := slices.IndexFunc(gone, func(s *served) bool { return s.address == cfg.Listeners[i].Address })
+		j := slices.IndexFunc(gone, func(s *served) bool { return s.cfg.Address == cfg.Listeners[i].Address })
 		if j < 0 {
 			kept = append(kept, nil)
 			continue

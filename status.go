@@ -111,9 +111,8 @@ func clientText(r engine.Refusal) string {
 
 func (d *daemon) listenerStatus() (all []admin.ListenerStatus) {
 	configured := make(map[string]*config.Listener)
-	for i, s := range d.served {
-		l := &d.cfg.Listeners[i]
-		configured[l.Protocol+" "+s.Listener().Addr().String()] = l
+	for _, s := range d.served {
+		configured[s.cfg.Protocol+" "+s.Listener().Addr().String()] = s.cfg
 	}
 	for _, n := range d.eng.Listeners() {
 		protocol, address, _ := strings.Cut(n.Name, " ")

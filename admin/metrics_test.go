@@ -208,3 +208,23 @@ func TestNothingIsTakenButWhatIsServed(t *testing.T) {
 		t.Errorf("POST: %d", resp.StatusCode)
 	}
 }
+
+func TestNamesOfOthersAreNotServedOnLoopback(t *testing.T) {
+	url := serve(t, Options{})
+	port := url[strings.LastIndex(url, ":"):]
+	for host, want := range map[string]int{
+		"127.0.0.1" + port: 200, "localhost" + port: 200, "[::1]" + port: 200, "localhost": 200,
+		"evil.example" + port: 421, "localhost.evil.example": 421,
+	} {
+		req, _ := http.NewRequest(http.MethodGet, url+"/healthz", nil)
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%q: %d, want %d", host, resp.StatusCode, want)
+		}
+	}
+}

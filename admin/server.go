@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ func New(ln net.Listener, o Options) *Server {
 	s := &Server{listener: netutil.LimitListener(ln, MaxConnections), page: newPage(o.Status), done: make(chan struct{})}
 	s.run, s.stop = context.WithCancel(context.Background())
 	s.http = &http.Server{
-		Handler:           s.routes(o),
+		Handler:           forLocal(ln.Addr(), s.routes(o)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      2 * time.Minute, // a profile takes 30 s
@@ -71,6 +72,27 @@ func (s *Server) routes(o Options) http.Handler {
 	mux.Handle("GET /static/", s.page.static())
 	mux.HandleFunc("GET /{$}", s.page.index)
 	return mux
+}
+
+// forLocal refuses what was not asked for by an address or as localhost, where the
+// server is on loopback: a web site that has its own name lead here would have the
+// operator's browser read it (DNS rebinding).
+func forLocal(at net.Addr, next http.Handler) http.Handler {
+	addr, ok := at.(*net.TCPAddr)
+	if !ok || !addr.IP.IsLoopback() {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = strings.Trim(r.Host, "[]")
+		}
+		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" {
+			say(w, http.StatusMisdirectedRequest, "ask for an address or for localhost")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // oneAtATime serves profiles one after the other, and none that stops the program

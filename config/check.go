@@ -66,6 +66,11 @@ func (t *TLS) check() error {
 // AutoKeys are ticket keys that this process makes for itself.
 const AutoKeys = "auto"
 
+// Remote reports whether the keys are kept by another server.
+func (s *SessionTickets) Remote() bool {
+	return s.Keys != AutoKeys && !strings.HasPrefix(s.Keys, "file:")
+}
+
 func (s *SessionTickets) check() error {
 	u, err := url.Parse(s.Keys)
 	path, file := strings.CutPrefix(s.Keys, "file:")
