@@ -121,7 +121,7 @@ func TestManyStartTLSAtOnce(t *testing.T) {
 	if enginetest.Full() {
 		many = 5000
 	}
-	p := start(t, withAdmin+"limits: {handshakes_queued: 128, handshake: 60s, command: 60s, stress: 60s}\n"+
+	p := start(t, withAdmin+"limits: {junk_commands: 1048576, handshakes_queued: 128, handshake: 60s, command: 60s, stress: 60s}\n"+
 		"hostname: mx.example\n")
 	established := connect(t, enginetest.DialSTARTTLS, p.Addrs[0])
 	conns := make([]net.Conn, many)

@@ -101,7 +101,7 @@ func RemoveBinary() {
 // In either format of the log.
 var (
 	listening = regexp.MustCompile(`"?msg"?[=:]"?listening"?[ ,]"?address"?[=:]"?([^"\s]+)`)
-	trouble   = regexp.MustCompile(`(?m)^.*(level=ERROR|"level":"ERROR").*$|^(panic|fatal error): .*$`)
+	trouble   = regexp.MustCompile(`(?m)^.*(level=ERROR|"level":"ERROR").*$|^(panic|fatal error): .*$|^WARNING: DATA RACE$`)
 )
 
 // Start runs the command and returns when it listens.
