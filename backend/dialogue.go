@@ -82,6 +82,9 @@ func (d *dialogue) Write(p []byte) (int, error) {
 // MustStartTLS implements codec.Upstream.
 func (d *dialogue) MustStartTLS() bool { return d.due }
 
+// Secure implements codec.Upstream.
+func (d *dialogue) Secure() bool { return d.tls != nil }
+
 // StartTLS implements codec.Upstream. What comes later in plaintext than the check
 // for it is no TLS record, and ends the handshake.
 func (d *dialogue) StartTLS() error {

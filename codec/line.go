@@ -32,13 +32,23 @@ type Line struct {
 // in it, all of the line up to its CRLF is one LineBad: what one implementation
 // takes for two commands must not be two here.
 func (l *Line) Next(in []byte, limit int) (n int, line []byte, status LineStatus) {
+	return l.next(in, limit, false)
+}
+
+// NextOfAny is Next for lines that may begin with any octet, such as those within a
+// reply: none of them is LineBinary.
+func (l *Line) NextOfAny(in []byte, limit int) (n int, line []byte, status LineStatus) {
+	return l.next(in, limit, true)
+}
+
+func (l *Line) next(in []byte, limit int, any bool) (n int, line []byte, status LineStatus) {
 	if l.skip {
 		if n = l.skipRest(in); l.skip {
 			return n, nil, LineMore
 		}
 		in = in[n:]
 	}
-	if l.seen == 0 && len(in) > 0 && binary(in[0]) {
+	if !any && l.seen == 0 && len(in) > 0 && binary(in[0]) {
 		return n, nil, LineBinary
 	}
 	for seen := int(l.seen); seen < min(len(in), limit); seen = int(l.seen) {
@@ -67,6 +77,9 @@ func (l *Line) Next(in []byte, limit int) (n int, line []byte, status LineStatus
 	*l = Line{skip: true}
 	return n + keepCR(in[:limit]), nil, LineTooLong
 }
+
+// Begun reports whether a part of a line was looked at.
+func (l *Line) Begun() bool { return l.seen > 0 || l.skip }
 
 // Reset forgets a line that has begun.
 func (l *Line) Reset() { *l = Line{} }

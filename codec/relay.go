@@ -32,7 +32,8 @@ type Relayed interface {
 	// sent, n bytes, and appends to out what the client is to get.
 	Reply(in, out []byte) (n int, _ []byte, _ Action)
 
-	// Outstanding reports whether the backend owes a reply.
+	// Outstanding reports whether the backend owes a reply, or the session waits for
+	// a data connection to send it a command.
 	Outstanding() bool
 }
 
@@ -50,6 +51,8 @@ type Upstream interface {
 	// MustStartTLS reports whether the session has to send STARTTLS before anything
 	// that tells of the client, or fail when the backend does not offer it.
 	MustStartTLS() bool
+	// Secure reports whether there is TLS by now.
+	Secure() bool
 	// StartTLS does the handshake. It comes right behind the backend's go-ahead; it
 	// is an error if anything in plaintext follows that (RFC 3207 §4.2). All that
 	// was learnt before is to be forgotten.
@@ -60,6 +63,14 @@ type Upstream interface {
 type Client struct {
 	Peer *Peer
 	TLS  *tls.ConnectionState // nil in plaintext
+	Data Data                 // nil where the listener has none
+}
+
+// Settler is a Relayed session that is framed to its end and has a login: before it,
+// the limits of a command and of the login hold, and after it that of an idle session.
+type Settler interface {
+	// LoggedIn reports whether the client has.
+	LoggedIn() bool
 }
 
 // MaxPipeline bounds the commands of one client that a backend has not answered.

@@ -195,6 +195,7 @@ func (u upstream) ReadLine() ([]byte, error) {
 	return bytes.TrimRight(line, "\r\n"), err
 }
 func (u upstream) MustStartTLS() bool { return false }
+func (u upstream) Secure() bool       { return false }
 func (u upstream) StartTLS() error    { return errors.New("not here") }
 
 // tcpLink is a link for tlsbridge.Client.

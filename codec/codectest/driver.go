@@ -31,6 +31,7 @@ type Driver struct {
 	Connected bool // there is a backend
 	Opaque    bool // its bytes are carried across unseen
 	HungUp    int  // backends that were left for STARTTLS
+	Data      Data // its data connections
 
 	relayed  codec.Relayed // Session, if it is one
 	held     []byte        // from the client, not consumed
@@ -53,7 +54,7 @@ func Connect(s codec.Session, secured bool) *Driver {
 
 // Client is what the backend is told of.
 func (d *Driver) Client() *codec.Client {
-	c := &codec.Client{Peer: &Peer}
+	c := &codec.Client{Peer: &Peer, Data: &d.Data}
 	if d.Secure {
 		c.TLS = TLS
 	}
@@ -273,6 +274,7 @@ func (d *Driver) upgrade() {
 		if d.Connected {
 			d.Connected, d.heldBack = false, nil
 			d.HungUp++
+			d.Data.Close()
 		}
 		d.Out = d.Session.GoAhead(d.Out)
 		d.Awaits = true

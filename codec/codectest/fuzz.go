@@ -2,6 +2,7 @@ package codectest
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 	"testing"
 
@@ -16,12 +17,15 @@ import (
 //     that is refused it may get more;
 //   - the backend gets nothing before login that Never matches, line by line;
 //   - the contract of codec.Relayed is kept: the Driver panics.
+//
+// Data connections get on between the segments.
 type Fuzz struct {
 	Session func(implicit bool) codec.Session
 	Greet   string                     // what the backend greets with
 	Reply   func(line string) []string // what it says to a line while it is introduced to
 	Never   func(line string) bool     // what may not be said to the backend before login; may be nil
-	Seeds   []string                   // segments, alternately of the client and of the backend, parted by octet 0xff
+	Parting byte                       // of segments; 0: octet 0xff
+	Seeds   []string                   // segments, alternately of the client and of the backend
 }
 
 // Run adds the seeds and fuzzes.
@@ -55,7 +59,7 @@ const told = "the client is told"
 func (z Fuzz) converse(t *testing.T, secured bool, in []byte, piece int) *Driver {
 	d := Connect(z.Session(secured), secured)
 	z.dial(t, d)
-	for i, segment := range bytes.Split(in, []byte{0xff}) {
+	for i, segment := range bytes.Split(in, []byte{cmp.Or(z.Parting, 0xff)}) {
 		for len(segment) > 0 && !d.Closed {
 			n := min(piece, len(segment))
 			p := bytes.Clone(segment[:n])
@@ -76,8 +80,23 @@ func (z Fuzz) converse(t *testing.T, secured bool, in []byte, piece int) *Driver
 			d.Handshake()
 			z.dial(t, d)
 		}
+		z.getOn(d, i)
 	}
 	return d
+}
+
+// getOn brings the data connections further; every third transfer fails.
+func (z Fuzz) getOn(d *Driver, i int) {
+	switch s := d.Data.State(); {
+	case s == codec.DataConnecting && i%5 == 4:
+		d.Become(codec.DataFailed, codec.FaultNoClient)
+	case s == codec.DataConnecting:
+		d.Become(codec.DataConnected, codec.NoFault)
+	case s == codec.DataMoving && i%3 == 2:
+		d.Become(codec.DataFailed, codec.FaultTruncated)
+	case s == codec.DataMoving:
+		d.Become(codec.DataDone, codec.NoFault)
+	}
 }
 
 // dial does what a session has asked for, with a backend that means well.
@@ -126,4 +145,5 @@ func (w *willing) Write(p []byte) (int, error) {
 
 func (w *willing) Read([]byte) (int, error) { panic("not to be read from") }
 func (w *willing) MustStartTLS() bool       { return false }
+func (w *willing) Secure() bool             { return false }
 func (w *willing) StartTLS() error          { panic("not asked for") }

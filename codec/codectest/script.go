@@ -53,6 +53,10 @@ type Suite[C any] struct {
 //	LOST           the backend ends the connection
 //	HUNGUP         the backend was left for STARTTLS
 //	OPAQUE         bytes are carried across unseen from here on
+//	D: call        the session has called its data connections, as "listen 3000",
+//	               "aim 4000 3000", "connect down secure", "start" or, for a transfer
+//	               that is not over, "cut"
+//	DATA state     they are now connected, done, or with the name of a fault failed
 //
 // Behind the last line nothing may be left unsaid or undelivered.
 func (s Suite[C]) Run(t *testing.T, glob string) {
@@ -136,12 +140,31 @@ func (s Suite[C]) script(t *testing.T, text string, secure, split bool) {
 	if len(sc.Up) > 0 {
 		t.Errorf("the backend got besides: %.1000q", sc.Up)
 	}
+	if len(sc.Data.Calls) > 0 {
+		t.Errorf("the data connections were told besides: %q", sc.Data.Calls)
+	}
 	sc.Close()
 }
 
 var refusals = map[string]codec.Refusal{
 	"busy": codec.Busy, "draining": codec.Draining, "timeout": codec.TimedOut,
 	"internal": codec.Internal, "unavailable": codec.Unavailable,
+}
+
+var states = map[string]struct {
+	state codec.DataState
+	fault codec.DataFault
+}{
+	"connected":   {codec.DataConnected, codec.NoFault},
+	"done":        {codec.DataDone, codec.NoFault},
+	"expired":     {codec.DataNone, codec.NoFault},
+	"no-client":   {codec.DataFailed, codec.FaultNoClient},
+	"no-backend":  {codec.DataFailed, codec.FaultNoBackend},
+	"busy":        {codec.DataFailed, codec.FaultBusy},
+	"tls":         {codec.DataFailed, codec.FaultTLS},
+	"not-resumed": {codec.DataFailed, codec.FaultNotResumed},
+	"truncated":   {codec.DataFailed, codec.FaultTruncated},
+	"client-lost": {codec.DataFailed, codec.FaultClient},
 }
 
 func (s *Script) line(verb, arg string) {
@@ -180,6 +203,13 @@ func (s *Script) line(verb, arg string) {
 		s.must(s.HungUp == s.hungUp, "the backend was not left")
 	case "OPAQUE":
 		s.must(s.Opaque, "not opaque")
+	case "D:":
+		s.must(len(s.Data.Calls) > 0 && s.Data.Calls[0] == arg, fmt.Sprintf("the data connections were told %q", s.Data.Calls))
+		s.Data.Calls = s.Data.Calls[1:]
+	case "DATA":
+		become, ok := states[arg]
+		s.must(ok, "there is no such state")
+		s.Become(become.state, become.fault)
 	case "SET", "ONLY", "#", "":
 	default:
 		s.Fatalf("%q is not in the language", verb)
@@ -210,6 +240,7 @@ func (s *Script) dial(starttls bool) {
 type upstream struct {
 	script *Script
 	must   bool
+	secure bool
 	said   []byte // by the backend, not read yet
 	got    []byte // by the backend, not compared yet
 }
@@ -296,9 +327,11 @@ func (u *upstream) StartTLS() error {
 	if _, _, ok := u.next("BTLS"); !ok {
 		u.script.Fatalf("a handshake with the backend")
 	}
-	u.must = false
+	u.must, u.secure = false, true
 	return nil
 }
+
+func (u *upstream) Secure() bool { return u.secure }
 
 // Bytes is the meaning of what is behind a colon, > or *.
 func (s *Script) Bytes(verb, arg string) string {

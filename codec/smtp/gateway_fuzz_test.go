@@ -71,6 +71,7 @@ func (u *willing) ReadLine() ([]byte, error) {
 }
 func (u *willing) Read([]byte) (int, error) { panic("not in SMTP") }
 func (u *willing) MustStartTLS() bool       { return false }
+func (u *willing) Secure() bool             { return false }
 func (u *willing) StartTLS() error          { panic("not asked for") }
 func (u *willing) Write(p []byte) (int, error) {
 	switch {

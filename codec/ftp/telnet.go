@@ -1,0 +1,64 @@
+package ftp
+
+import "bytes"
+
+// A control connection follows the Telnet protocol (RFC 959 §3.1), of which clients
+// use the interrupt before an ABOR: IAC IP IAC DM, with the DM as urgent data, so that
+// it may be missing.
+const (
+	iac  = 0xff
+	se   = 0xf0 // the first of the commands
+	will = 0xfb // the first of those with an option behind them
+)
+
+// skipTelnet is the length of the Telnet commands that in begins with. whole is false
+// when one is not whole yet.
+func skipTelnet(in []byte) (n int, whole bool) {
+	for n < len(in) && in[n] == iac {
+		size := telnetSize(in[n:])
+		if size == 0 {
+			return n, false
+		}
+		n += size
+	}
+	return n, true
+}
+
+// telnetSize is the length of the command that in begins with, or 0 while it is not
+// whole. A lone IAC is one whose DM was urgent data.
+func telnetSize(in []byte) int {
+	switch {
+	case len(in) < 2:
+		return 0
+	case in[1] < se:
+		return 1
+	case in[1] < will || in[1] == iac:
+		return 2
+	case len(in) < 3:
+		return 0
+	}
+	return 3
+}
+
+// withoutTelnet is line without the commands within it. An octet 255, doubled or
+// not, stays: it is part of a name.
+func withoutTelnet(line []byte) []byte {
+	if bytes.IndexByte(line, iac) < 0 {
+		return line
+	}
+	var clean []byte
+	for i := 0; i < len(line); {
+		size := telnetSize(line[i:])
+		switch {
+		case line[i] != iac, size < 2:
+			clean = append(clean, line[i])
+			i++
+		case line[i+1] == iac:
+			clean = append(clean, iac, iac)
+			i += 2
+		default:
+			i += size
+		}
+	}
+	return clean
+}

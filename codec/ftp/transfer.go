@@ -1,0 +1,137 @@
+package ftp
+
+import (
+	"bytes"
+
+	"starttlsd/codec"
+)
+
+// transfer keeps the command until the client's data connection and the backend's are
+// there: a file is not touched for a transfer that cannot be.
+func (s *Session) transfer(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
+	r := s.relay
+	why := ""
+	switch {
+	case s.cfg.RequireTLS == ForData && !s.private: // RFC 4217 §9
+		why = "521 Data connections have to be private: use PROT P"
+	case r.data == nil || r.data.State() != codec.DataReady:
+		why = "425 Use PASV or EPSV first"
+	}
+	if why != "" {
+		out, action := s.refuse(out, why)
+		return up, out, action
+	}
+	way := codec.Download
+	if c.flags&upload != 0 {
+		way = codec.Upload
+	}
+	r.pending, r.aborted = bytes.Clone(line), false
+	r.data.Connect(way, s.private)
+	s.to(connecting)
+	return up, out, codec.Continue
+}
+
+// connected sends the pending command, or says why it cannot be, as soon as either is
+// known. It reports whether it is.
+func (s *Session) connected(up, out []byte) (_, _ []byte, known bool) {
+	r := s.relay
+	switch r.data.State() {
+	case codec.DataConnecting:
+		return up, out, false
+	case codec.DataConnected:
+		up = append(append(up, r.pending...), "\r\n"...)
+		r.asked.Add(transfer)
+		r.pending = nil
+		s.to(moving)
+	default:
+		out = say(out, s.endTransfer())
+	}
+	return up, out, true
+}
+
+// endTransfer is our reply to a transfer that has failed.
+func (s *Session) endTransfer() string {
+	r := s.relay
+	text := faults[r.data.Fault()]
+	if r.aborted {
+		text = "426 Transfer aborted"
+	}
+	s.failed++
+	r.data.Close()
+	r.pending = nil
+	if s.phase == connecting {
+		s.to(dialogue)
+	}
+	return text
+}
+
+// faults are replies (RFC 959 §5.4, RFC 4217 §10).
+var faults = [...]string{
+	codec.NoFault:         "426 The transfer has ended",
+	codec.FaultNoClient:   "425 No data connection has come",
+	codec.FaultNoBackend:  "425 The server behind this one opens no data connection",
+	codec.FaultBusy:       "425 TLS is not available at the moment",
+	codec.FaultTLS:        "522 TLS has failed on the data connection",
+	codec.FaultNotResumed: "522 The data connection has to resume the TLS session of this one",
+	codec.FaultTruncated:  "426 The data connection has ended without close_notify: nothing is complete",
+	codec.FaultClient:     "426 The data connection has failed",
+	codec.FaultBackend:    "426 The data connection of the server behind this one has failed",
+}
+
+// abor ends a transfer: for a backend that does not look for it meanwhile the end of
+// the data connection says the same.
+func (s *Session) abor(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
+	r := s.relay
+	switch {
+	case s.phase == dialogue:
+		return s.send(c.kind, line, up), out, codec.Continue
+	case s.phase == connecting:
+		s.commands++
+		r.aborted = true
+		out = say(out, s.endTransfer())
+		return up, say(out, "226 Aborted"), codec.Continue
+	case r.abor:
+		return up, out, codec.Hold
+	}
+	s.commands++
+	r.abor, r.aborted = true, true
+	r.data.Close()
+	return append(up, "ABOR\r\n"...), out, codec.Continue
+}
+
+// stat is passed on at once while there is a transfer (RFC 959 §4.1.3).
+func (s *Session) stat(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
+	r := s.relay
+	switch {
+	case s.phase == dialogue:
+		return s.send(c.kind, line, up), out, codec.Continue
+	case s.phase == connecting, r.stat:
+		return up, out, codec.Hold
+	}
+	s.commands++
+	r.stat = true
+	return append(up, "STAT\r\n"...), out, codec.Continue
+}
+
+// verdict is what a final reply to a transfer is worth: wait is true while bytes
+// still go across, and instead is our reply where the backend's is not true.
+func (s *Session) verdict(code int) (wait bool, instead string) {
+	r := s.relay
+	state, fault := r.data.State(), r.data.Fault()
+	switch {
+	case code < 300 && state == codec.DataConnected: // it has left the 1xx out
+		r.data.Start()
+		return true, ""
+	case code < 300 && state == codec.DataMoving:
+		return true, ""
+	case code < 300 && state == codec.DataDone:
+		s.transfers++
+		r.data.Close()
+		return false, ""
+	case code < 300, fault == codec.FaultTLS, fault == codec.FaultNotResumed:
+		return false, s.endTransfer()
+	}
+	s.failed++
+	r.data.Close()
+	return false, ""
+}
