@@ -75,10 +75,21 @@ func (b *build) report(w io.Writer, dial bool) error {
 }
 
 func required(l *config.Listener) string {
-	if l.RequireTLS {
+	switch l.RequireTLS {
+	case config.TLSRequired:
 		return " (required)"
+	case config.TLSForControl:
+		return " (required to log in, NOT for data)"
+	case config.TLSForData:
+		return " (required to log in and for data)"
+	case config.TLSOff:
+		if l.TLS == config.Implicit {
+			return " (NOT required for data)"
+		}
+		return " (NOT required: passwords and data may be in clear)"
+	default:
+		return ""
 	}
-	return ""
 }
 
 // ticketText does not say more of a URL than what kind it is: it may hold a password.

@@ -36,7 +36,7 @@ func (d *daemon) serveOn(el *engine.Listener, hostname string, l *config.Listene
 	sc := &smtp.Config{
 		Hostname:       hostname,
 		TLS:            l.TLS == config.StartTLS,
-		RequireTLS:     l.RequireTLS,
+		RequireTLS:     l.RequireTLS.Required(),
 		MaxMessageSize: int64(l.Limits.MessageSize),
 		Limits:         smtpLimits(l),
 		Backend:        d.counted(el.Name, d.maildirs[path]),
@@ -71,31 +71,31 @@ func relayed(hostname string, l *config.Listener) func(*codec.Peer) codec.Sessio
 	switch l.Protocol {
 	case "imap":
 		c := &imap.Config{
-			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS, ID: l.BackendOptions.IMAPID,
+			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS.Required(), ID: l.BackendOptions.IMAPID,
 			Limits: imap.Limits{Line: line, BadCommands: bad, JunkCommands: junk},
 		}
 		return func(p *codec.Peer) codec.Session { return imap.New(c, p) }
 	case "pop3":
 		c := &pop3.Config{
-			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS,
+			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS.Required(),
 			Limits: pop3.Limits{Line: line, BadCommands: bad, JunkCommands: junk},
 		}
 		return func(p *codec.Peer) codec.Session { return pop3.New(c, p) }
 	case "sieve":
 		c := &sieve.Config{
-			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS,
+			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS.Required(),
 			Limits: sieve.Limits{Line: line, BadCommands: bad, JunkCommands: junk},
 		}
 		return func(p *codec.Peer) codec.Session { return sieve.New(c, p) }
 	case "nntp":
 		c := &nntp.Config{
-			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS,
+			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS.Required(),
 			Limits: nntp.Limits{Line: line, BadCommands: bad, JunkCommands: junk},
 		}
 		return func(p *codec.Peer) codec.Session { return nntp.New(c, p) }
 	default: // smtp and lmtp
 		c := &smtp.GatewayConfig{
-			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS,
+			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS.Required(),
 			LMTP: l.Protocol == "lmtp", XCLIENT: l.BackendOptions.XCLIENT,
 			Limits: smtpLimits(l),
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,7 @@ func TestLimitsThatDependOnTheProtocol(t *testing.T) {
 		"pop3":  {time.Minute, 10 * time.Minute, 2 * kiB},
 		"sieve": {time.Minute, 10 * time.Minute, 8 * kiB},
 		"nntp":  {5 * time.Minute, 5 * time.Minute, 2 * kiB},
+		"ftp":   {time.Minute, 15 * time.Minute, 2 * kiB},
 	} {
 		c, l := listener(t, protocol, "tcp://127.0.0.1:1", "")
 		if got := l.Limits; got.Command != want.command || got.Idle != want.idle || got.Line != want.line {
@@ -190,10 +192,12 @@ func TestFilesOfABackendThatCannotBeUsed(t *testing.T) {
 	}
 }
 
-func TestALPNNameOfSieve(t *testing.T) {
+func TestALPNNames(t *testing.T) {
 	certs := buildTLS(t, TLS{})
-	for protocol, want := range map[string]string{"sieve": "managesieve", "imap": "imap"} {
-		if got := certs.ServerConfig(protocol).NextProtos; len(got) != 1 || got[0] != want {
+	for protocol, want := range map[string][]string{
+		"sieve": {"managesieve"}, "imap": {"imap"}, "ftp": {"ftp", "ftp-data"},
+	} {
+		if got := certs.ServerConfig(protocol).NextProtos; !slices.Equal(got, want) {
 			t.Errorf("%s: %q", protocol, got)
 		}
 	}

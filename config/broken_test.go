@@ -97,11 +97,11 @@ var brokenFiles = []brokenFile{
 	},
 	{
 		"unknown key in a listener", "listeners:\n  - address: 127.0.0.1:25\n    proxyprotocol: true\n",
-		`:3:5: unknown key "proxyprotocol" in listeners[0]; known keys: address, protocol, tls, require_tls, proxy_protocol, trusted, backend, backend_options, limits`,
+		`:3:5: unknown key "proxyprotocol" in listeners[0]; known keys: address, protocol, tls, require_tls, proxy_protocol, trusted, backend, backend_options, passive, active, data_session, limits`,
 	},
 	{
 		"unknown key in a listener's limits", "listeners:\n  - limits: {comand: 5m}\n",
-		`:2:14: unknown key "comand" in listeners[0].limits; known keys: max_connections, connections_per_client, connection_rate_per_client, handshakes_per_client, handshake, handshake_input, command, line, login, idle, reply, bad_commands, junk_commands, messages, recipients, message_size, data_stall, data_rate, output, linger, stress`,
+		`:2:14: unknown key "comand" in listeners[0].limits; known keys: max_connections, connections_per_client, connection_rate_per_client, handshakes_per_client, handshake, handshake_input, command, line, login, idle, reply, bad_commands, junk_commands, messages, recipients, message_size, data_connect, data_stall, data_rate, output, linger, stress`,
 	},
 	{
 		"process-wide limit in a listener", "listeners:\n  - limits:\n      handshakes_queued: 5\n",
@@ -257,11 +257,11 @@ var brokenFiles = []brokenFile{
 	},
 	{
 		"protocol missing", "listeners:\n  - address: 127.0.0.1:25\n    backend: maildir:m\n",
-		":2:5: listeners[0].protocol: missing; use smtp, lmtp, imap, pop3, sieve or nntp",
+		":2:5: listeners[0].protocol: missing; use smtp, lmtp, imap, pop3, sieve, nntp or ftp",
 	},
 	{
 		"unknown protocol", "listeners:\n  - {address: \"127.0.0.1:25\", protocol: imaps, backend: \"maildir:m\"}\n",
-		`:2:41: listeners[0].protocol: "imaps" is not known; use smtp, lmtp, imap, pop3, sieve or nntp`,
+		`:2:41: listeners[0].protocol: "imaps" is not known; use smtp, lmtp, imap, pop3, sieve, nntp or ftp`,
 	},
 	{
 		"unknown tls mode", "listeners:\n  - {address: \"127.0.0.1:25\", protocol: smtp, backend: \"maildir:m\", tls: ssl}\n",
@@ -358,7 +358,7 @@ var brokenFiles = []brokenFile{
 }
 
 func TestLoadSaysOneLineAboutABrokenFile(t *testing.T) {
-	for _, tt := range slices.Concat(brokenFiles, brokenBackends) {
+	for _, tt := range slices.Concat(brokenFiles, brokenBackends, brokenFTP) {
 		t.Run(tt.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "starttlsd.yaml")
 			if err := os.WriteFile(file, []byte(tt.yaml), 0o600); err != nil {

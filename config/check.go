@@ -122,6 +122,9 @@ func (c *Config) checkListeners() error {
 		if err := under(path, l.check()); err != nil {
 			return err
 		}
+		if l.DataSession == ResumeControl && c.TLS.SessionTickets.Off {
+			return &keyError{path + ".data_session", "resume needs session tickets, and tls.session_tickets.off is true; remove that, or use address"}
+		}
 		addr, err := parseAddress(l.Address)
 		if err != nil { // inherited: a name may stand for several sockets
 			continue
@@ -138,13 +141,15 @@ func (l *Listener) check() error {
 	if _, err := parseAddress(l.Address); err != nil && !isInherited(l.Address) {
 		return under("address", err)
 	}
-	if err := oneOf("protocol", l.Protocol, "smtp", "lmtp", "imap", "pop3", "sieve", "nntp"); err != nil {
+	if err := oneOf("protocol", l.Protocol, "smtp", "lmtp", "imap", "pop3", "sieve", "nntp", "ftp"); err != nil {
 		return err // the backend has to suit it
 	}
 	return cmp.Or(
 		oneOf("tls", l.TLS, StartTLS, Implicit),
+		l.checkRequireTLS(),
 		l.checkTrusted(),
 		l.checkBackend(),
+		l.checkFTP(),
 		under("limits", l.Limits.check()),
 	)
 }

@@ -86,14 +86,17 @@ const (
 // Listener is one address that is served.
 type Listener struct {
 	Address        string         `yaml:"address"`           // IP:port or :port; port 0: any free one; fd:NAME: a socket that systemd passes
-	Protocol       string         `yaml:"protocol"`          // smtp, lmtp, imap, pop3, sieve, nntp
+	Protocol       string         `yaml:"protocol"`          // smtp, lmtp, imap, pop3, sieve, nntp, ftp
 	TLS            TLSMode        `yaml:"tls"`               // default starttls
-	RequireTLS     bool           `yaml:"require_tls"`       // refuse what matters in clear; default false, as a public MX must
+	RequireTLS     RequireTLS     `yaml:"require_tls"`       // refuse what matters in clear; default false, as a public MX must; ftp: data
 	ProxyProtocol  bool           `yaml:"proxy_protocol"`    // connections begin with a PROXY header; default false
 	Trusted        []string       `yaml:"trusted,omitempty"` // the networks of the proxies that send it; others are not let in
 	Backend        string         `yaml:"backend"`           // tcp://, tls:// or starttls://host:port; for smtp also maildir:PATH
 	BackendOptions BackendOptions `yaml:"backend_options,omitempty"`
-	Limits         SessionLimits  `yaml:"limits"` // what is absent is as in Config.Limits
+	Passive        Passive        `yaml:"passive,omitempty"`      // ftp: where data connections come in (PASV, EPSV)
+	Active         bool           `yaml:"active,omitempty"`       // ftp: PORT and EPRT too, to the client's own address; default false
+	DataSession    DataSession    `yaml:"data_session,omitempty"` // ftp: whose data connection it is; default resume
+	Limits         SessionLimits  `yaml:"limits"`                 // what is absent is as in Config.Limits
 }
 
 // TLSMode says how TLS begins.
@@ -121,6 +124,7 @@ func Default() *Config {
 		{Address: "127.0.0.1:2465", TLS: Implicit},
 	} {
 		l.Protocol, l.Backend, l.Limits = "smtp", maildir+"./maildir", c.Limits.SessionLimits
+		l.RequireTLS = TLSOptional
 		l.Limits.settle(l.Protocol)
 		c.Listeners = append(c.Listeners, l)
 	}
@@ -198,6 +202,7 @@ func (c *Config) inherit(i int) error {
 	if c.src.nodes[path+".tls"] == nil {
 		l.TLS = StartTLS
 	}
+	c.inheritFTP(l, path)
 	if _, ok := l.Server(); ok {
 		l.BackendOptions = defaultBackendOptions()
 		if err := c.again(path+".backend_options", &l.BackendOptions); err != nil {

@@ -82,6 +82,9 @@ func TestFullFileShowsTheDefaults(t *testing.T) {
 	if options != defaultBackendOptions() {
 		t.Errorf("backend_options %+v", options)
 	}
+	if l := c.Listeners[3]; l.RequireTLS != TLSForData || l.Active || l.DataSession != ResumeControl {
+		t.Errorf("ftp %+v", l)
+	}
 }
 
 // keysOf is the path of every value there can be, with [0] for the items of a list.
@@ -170,7 +173,7 @@ listeners:
 func TestListenerDefaults(t *testing.T) {
 	l := mustParse(t, head).Listeners[0]
 	want := Listener{
-		Address: "127.0.0.1:0", Protocol: "smtp", TLS: StartTLS, Backend: "maildir:m",
+		Address: "127.0.0.1:0", Protocol: "smtp", TLS: StartTLS, RequireTLS: TLSOptional, Backend: "maildir:m",
 		Limits: defaultLimits().SessionLimits,
 	}
 	want.Limits.Command, want.Limits.Line, want.Limits.Idle = 5*time.Minute, 2*kiB, 5*time.Minute
@@ -250,7 +253,7 @@ func TestDurationsArePrintedShort(t *testing.T) {
 // FuzzLoad holds that reading never panics, that an error is one line, and
 // that what loads prints as a file that loads as the same.
 func FuzzLoad(f *testing.F) {
-	for _, b := range slices.Concat(brokenFiles, brokenBackends) {
+	for _, b := range slices.Concat(brokenFiles, brokenBackends, brokenFTP) {
 		f.Add([]byte(b.yaml))
 	}
 	full, err := os.ReadFile("testdata/full.yaml")

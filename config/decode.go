@@ -160,8 +160,10 @@ func (s *source) decodeList(node ast.Node, path string, v reflect.Value) error {
 }
 
 var (
-	durationType = reflect.TypeFor[time.Duration]()
-	sizeType     = reflect.TypeFor[Size]()
+	durationType   = reflect.TypeFor[time.Duration]()
+	sizeType       = reflect.TypeFor[Size]()
+	requireTLSType = reflect.TypeFor[RequireTLS]()
+	portsType      = reflect.TypeFor[Ports]()
 )
 
 func decodeScalar(node ast.Node, v reflect.Value) error {
@@ -172,6 +174,10 @@ func decodeScalar(node ast.Node, v reflect.Value) error {
 		return decodeDuration(node, v)
 	case v.Type() == sizeType:
 		return decodeSize(node, v)
+	case v.Type() == requireTLSType:
+		return decodeRequireTLS(node, v)
+	case v.Type() == portsType:
+		return decodePorts(node, v)
 	case v.Kind() == reflect.Bool:
 		n, ok := node.(*ast.BoolNode)
 		if !ok {

@@ -35,7 +35,7 @@ type SessionLimits struct {
 	HandshakeInput Size          `yaml:"handshake_input"` // bytes a client may send in it; default 0: 16KiB, 288KiB with client certificates
 	Command        time.Duration `yaml:"command"`         // for one complete command line; default 0: by protocol
 	Line           Size          `yaml:"line"`            // of one command with its CRLF; default 0: by protocol
-	Login          time.Duration `yaml:"login"`           // from the start until login, in imap, pop3 and sieve; default 3m
+	Login          time.Duration `yaml:"login"`           // from the start until login, in imap, pop3, sieve and ftp; default 3m
 	Idle           time.Duration `yaml:"idle"`            // without a byte after login; default 0: by protocol
 	Reply          time.Duration `yaml:"reply"`           // for a reply of the backend; default 10m (RFC 5321 §4.5.3.2.6)
 	BadCommands    int           `yaml:"bad_commands"`    // in a session; default 5
@@ -43,8 +43,9 @@ type SessionLimits struct {
 	Messages       int           `yaml:"messages"`        // in a session; default 100
 	Recipients     int           `yaml:"recipients"`      // of a message; default 1000
 	MessageSize    Size          `yaml:"message_size"`    // default 25MiB
-	DataStall      time.Duration `yaml:"data_stall"`      // without a byte of a message; default 3m (RFC 5321 §4.5.3.2.5)
-	DataRate       Size          `yaml:"data_rate"`       // least bytes of a message a second; default 500
+	DataConnect    time.Duration `yaml:"data_connect"`    // for a client's data connection to come, in ftp; default 30s
+	DataStall      time.Duration `yaml:"data_stall"`      // without a byte of a message, or of an upload with ftp; default 3m (RFC 5321 §4.5.3.2.5)
+	DataRate       Size          `yaml:"data_rate"`       // least bytes of either a second; default 500
 	Output         Size          `yaml:"output"`          // replies a client may leave unread; default 64KiB
 	Linger         time.Duration `yaml:"linger"`          // waiting for the client's FIN after ours; default 5s
 	Stress         time.Duration `yaml:"stress"`          // the most that command, handshake and linger are when the server is nearly full; default 10s
@@ -77,6 +78,7 @@ func defaultLimits() Limits {
 			Messages:     100,
 			Recipients:   1000,
 			MessageSize:  25 * miB,
+			DataConnect:  30 * time.Second,
 			DataStall:    3 * time.Minute,
 			DataRate:     500,
 			Output:       64 * kiB,
@@ -98,6 +100,7 @@ var byProtocol = map[string]struct {
 	"pop3":  {command: time.Minute, line: 2 * kiB, idle: 10 * time.Minute}, // RFC 1939 §3
 	"sieve": {command: time.Minute, line: 8 * kiB, idle: 10 * time.Minute},
 	"nntp":  {command: 5 * time.Minute, line: 2 * kiB}, // RFC 3977 §3.1: at least 3 minutes
+	"ftp":   {command: time.Minute, line: 2 * kiB, idle: 15 * time.Minute},
 }
 
 // settle puts what protocol needs in the place of each 0.
@@ -136,6 +139,7 @@ func (l *SessionLimits) check() error {
 		within("messages", l.Messages, 1, 1<<20),
 		within("recipients", l.Recipients, 100, 1<<20),        // RFC 5321 §4.5.3.1.8
 		within("message_size", l.MessageSize, 64*kiB, 64*giB), // RFC 5321 §4.5.3.1.7
+		within("data_connect", l.DataConnect, shortest, time.Hour),
 		within("data_stall", l.DataStall, shortest, time.Hour),
 		within("data_rate", l.DataRate, 1, giB),
 		within("output", l.Output, 4*kiB, 1*miB),

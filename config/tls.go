@@ -17,7 +17,7 @@ func (cs *Certificates) newConfig(protocol string, clientCAs *x509.CertPool) *tl
 		// A client that insists on P-521 would cost ten times the CPU.
 		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256},
 		// A client that offers ALPN without protocol is not speaking it (ALPACA); never add h2.
-		NextProtos: []string{alpn(protocol)},
+		NextProtos: alpn(protocol),
 		// Certificates stays empty: only so does a nil certificate become the
 		// alert unrecognized_name.
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -33,12 +33,17 @@ func (cs *Certificates) newConfig(protocol string, clientCAs *x509.CertPool) *tl
 	}
 }
 
-// alpn is the name of protocol in the IANA registry, where it is in there.
-func alpn(protocol string) string {
-	if protocol == "sieve" {
-		return "managesieve"
+// alpn is the name of protocol in the IANA registry, where it is in there. With ftp,
+// data connections use a clone of the Config, and some clients name them apart.
+// x-filezilla-ftp stays out: who gets that takes PROT P for granted.
+func alpn(protocol string) []string {
+	switch protocol {
+	case "sieve":
+		return []string{"managesieve"}
+	case "ftp":
+		return []string{"ftp", "ftp-data"}
 	}
-	return protocol
+	return []string{protocol}
 }
 
 // parameters are the least TLS version and the cipher suites below TLS 1.3. No
