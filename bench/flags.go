@@ -48,11 +48,12 @@ func readFlags(args []string, stderr io.Writer) (*settings, error) {
 	flags.DurationVar(&o.Duration, "duration", 0, "end after this time (default 30s; 10m with -operations); of the idling in a hold, of the\nflood in a storm, with up to 5 s before and behind it")
 	flags.DurationVar(&o.Timeout, "timeout", 0, "of one operation (default 10s)")
 	flags.DurationVar(&o.Pause, "pause", 0, "chat: between a reply and the next command")
-	flags.IntVar(&o.Size, "size", 0, "mail, -upload: of a message (default 4096); transfer: of the one that is there (default any);\n"+
+	flags.IntVar(&o.Size, "size", 0, "mail, -upload: of a message or file (default 4096); transfer: of the one that is there (default any);\n"+
 		"hold: send a record of so many `bytes` each way first")
-	flags.StringVar(&o.User, "user", "", "transfer, hold, chat: log in as this `user` (imap, pop3, sieve); what is held then waits in IDLE (imap)")
+	flags.StringVar(&o.File, "file", "", "transfer: `name` of the file (ftp; default load.bin); with -upload a number for each connection is behind it")
+	flags.StringVar(&o.User, "user", "", "transfer, hold, chat: log in as this `user` (imap, pop3, sieve, ftp); what is held then waits in IDLE (imap)")
 	flags.StringVar(&o.Password, "password", "", "of -user")
-	flags.BoolVar(&o.Upload, "upload", false, "transfer: append a message instead of fetching the first one of INBOX (imap)")
+	flags.BoolVar(&o.Upload, "upload", false, "transfer: append a message instead of fetching the first one of INBOX (imap), or store a file (ftp)")
 	flags.IntVar(&o.Sessions, "sessions", 0, "storm: `N` established sessions are measured (default 50)")
 	flags.StringVar(&o.From, "from", "", "mail: `sender` (default load@example.org)")
 	flags.StringVar(&o.To, "to", "", "mail: `recipient` (default drop@example.org)")

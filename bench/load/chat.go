@@ -11,6 +11,8 @@ type session struct {
 	in   *input
 	conn *conn // nil: none, or it has failed
 	used int   // operations
+
+	number int // of the sessions of this run, from 0
 }
 
 // connect opens a connection, unless there is one. What goes wrong is a failure.
@@ -25,6 +27,9 @@ func (s *session) connect() error {
 	if err := c.enter(); err != nil {
 		c.close()
 		return err
+	}
+	if c.files != nil {
+		c.files.number = s.number
 	}
 	s.conn, s.used = c, 0
 	return nil
@@ -58,7 +63,7 @@ func (r *run) connectMany(n int) []*session {
 	each(n, func(i int) {
 		width <- struct{}{}
 		defer func() { <-width }()
-		sessions[i] = &session{run: r, in: new(input)}
+		sessions[i] = &session{run: r, in: new(input), number: i}
 		began := time.Now()
 		err := sessions[i].connect()
 		r.failed(time.Since(began), err)
@@ -101,9 +106,18 @@ func (r *run) talking(s *session, op func(*conn) error, most int) {
 	}
 }
 
+// noop is a command that changes nothing, of one who has logged in if that is to be.
+func (o *Options) noop() exchange {
+	p := o.Target.protocol
+	if o.User != "" && p.stay.send != "" {
+		return p.stay
+	}
+	return p.noop
+}
+
 // chat is mode Chat.
 func (r *run) chat() {
-	noop := r.o.Target.protocol.noop
+	noop := r.o.noop()
 	r.talk(func(c *conn) error { return c.do(noop) }, 0)
 }
 

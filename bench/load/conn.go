@@ -16,10 +16,12 @@ import (
 
 // conn is one connection. One goroutine at a time uses it.
 type conn struct {
-	run *run
-	tcp *net.TCPConn
-	tls *tls.Conn // nil in plaintext
-	in  *input    // borrowed
+	run   *run
+	tcp   *net.TCPConn
+	tls   *tls.Conn // nil in plaintext
+	in    *input    // borrowed
+	end   time.Time // when what is being done has to be
+	files *files    // nil: it has no data connections
 }
 
 // input is what was read and not yet looked at. A connection borrows it, so that
@@ -49,8 +51,12 @@ func fail(kind Kind, doing string, err error) error {
 // dial connects. All that follows on the connection until the next extend has to
 // be done at end.
 func (r *run) dial(end time.Time, in *input) (*conn, error) {
+	return r.dialTo(r.source(), r.address, end, in)
+}
+
+func (r *run) dialTo(from, to netip.AddrPort, end time.Time, in *input) (*conn, error) {
 	d := net.Dialer{Deadline: end, KeepAlive: -1}
-	tcp, err := d.DialTCP(r.ctx, "tcp", r.source(), r.address)
+	tcp, err := d.DialTCP(r.ctx, "tcp", from, to)
 	if err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
@@ -76,6 +82,7 @@ func (r *run) source() netip.AddrPort {
 }
 
 func (c *conn) extend(end time.Time) {
+	c.end = end
 	_ = c.tcp.SetDeadline(end)
 	if c.run.ctx.Err() != nil { // or cut would be undone
 		_ = c.tcp.SetDeadline(past)
@@ -124,7 +131,15 @@ func (c *conn) handshake() error {
 	if c.in.r < c.in.w {
 		return &failure{Wrong, errors.New("more than the go-ahead was sent in plaintext")}
 	}
-	c.tls = tls.Client(c.tcp, c.run.tls)
+	if c.files != nil {
+		return c.secure(c.tcp, c.files.control)
+	}
+	return c.secure(c.tcp, c.run.tls)
+}
+
+// secure does the handshake over nc, which is the connection.
+func (c *conn) secure(nc net.Conn, cfg *tls.Config) error {
+	c.tls = tls.Client(nc, cfg)
 	if err := c.tls.Handshake(); err != nil {
 		return fail(Handshake, "handshake", err)
 	}
@@ -148,13 +163,18 @@ func (c *conn) ask(x exchange) (n int, err error) {
 
 // confide is ask for a command that no error may show.
 func (c *conn) confide(x exchange) (n int, err error) {
-	if c.in.r < c.in.w { // or it would be taken for the answer
-		return 0, &failure{Wrong, errors.New("something was sent before it that was not asked for")}
-	}
-	if err := c.write(x.send); err != nil {
+	if err := c.say(x.send); err != nil {
 		return 0, err
 	}
 	return c.reply(x.want)
+}
+
+// say sends a command whose reply is not there yet.
+func (c *conn) say(command string) error {
+	if c.in.r < c.in.w { // or it would be taken for the answer
+		return &failure{Wrong, errors.New("something was sent before it that was not asked for")}
+	}
+	return c.write(command)
 }
 
 func (c *conn) write(s string) error { return c.send([]byte(s)) }
@@ -173,18 +193,28 @@ func (c *conn) send(p []byte) error {
 // reply reads one whole reply, whose last line has to begin with want, and
 // returns its length in bytes. Its errors are failures.
 func (c *conn) reply(want string) (n int, err error) {
+	n, _, err = c.lastLine(want)
+	return n, err
+}
+
+// lastLine is reply, and returns the last line too, which is good until the next read.
+func (c *conn) lastLine(want string) (n int, line []byte, err error) {
 	p := c.run.o.Target.protocol
+	var first opening
 	for {
 		line, err := c.line()
 		if err != nil {
-			return n, err
+			return n, nil, err
+		}
+		if n == 0 {
+			copy(first[:], line)
 		}
 		n += len(line)
-		if p.more(line, want) {
+		if p.more(first, line, want) {
 			continue
 		}
 		if strings.HasPrefix(string(line[:min(len(line), len(want))]), want) {
-			return n, nil
+			return n, line, nil
 		}
 		kind, text := Wrong, string(bytes.TrimRight(line, "\r\n"))
 		for _, busy := range p.busy {
@@ -192,7 +222,7 @@ func (c *conn) reply(want string) (n int, err error) {
 				kind = Refused
 			}
 		}
-		return n, &failure{kind, fmt.Errorf("got %.200q, want %s", text, want)}
+		return n, nil, &failure{kind, fmt.Errorf("got %.200q, want %s", text, want)}
 	}
 }
 

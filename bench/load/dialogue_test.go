@@ -37,6 +37,9 @@ var dialogues = map[string]dialogue{
 		"CAPABILITY": "\"SIEVE\" \"x\"\r\nOK\r\n"}},
 	"nntp": {"201 hi\r\n", "111 20260101000000\r\n", "", "STARTTLS", "QUIT", map[string]string{
 		"CAPABILITIES": "101 list\r\nREADER\r\n.\r\n", "STARTTLS": "382 go\r\n", "QUIT": "205 bye\r\n"}},
+	"ftp": {"220-hi\r\n220 there\r\n", "200 ok\r\n", "", "AUTH TLS", "QUIT", map[string]string{
+		"FEAT": "211-all\r\n AUTH TLS\r\n211-x\r\n220 y\r\n211 End\r\n", "AUTH TLS": "234 go\r\n", "QUIT": "221 bye\r\n",
+		"USER": "331 whose\r\n", "PASS": "230-in\r\n230 now\r\n"}},
 }
 
 // spoken is what clients have said, in the order of the lines.
@@ -149,6 +152,7 @@ func TestLogin(t *testing.T) {
 	}{
 		{"imap", `u"\`, "p w", []string{`a LOGIN "u\"\\" "p w"`, "a NOOP"}},
 		{"pop3", "u", "p w", []string{"USER u", "PASS p w", "CAPA"}},
+		{"ftp", "u", "p w", []string{"USER u", "PASS p w", "NOOP"}},
 		{"sieve", "u", "p", []string{`AUTHENTICATE "PLAIN" "AHUAcA=="`, "NOOP"}},
 	} {
 		t.Run(test.scheme, func(t *testing.T) {
@@ -165,10 +169,10 @@ func TestLogin(t *testing.T) {
 }
 
 func TestNoErrorShowsAPassword(t *testing.T) {
-	for _, scheme := range []string{"imap", "pop3", "sieve"} {
+	for _, scheme := range []string{"imap", "pop3", "sieve", "ftp"} {
 		d := dialogues[scheme]
 		d.says = maps.Clone(d.says)
-		maps.Copy(d.says, map[string]string{"a LOGIN": "a NO\r\n", "PASS": "-ERR\r\n", "AUTHENTICATE": "NO\r\n"})
+		maps.Copy(d.says, map[string]string{"a LOGIN": "a NO\r\n", "PASS": map[bool]string{true: "530 no\r\n", false: "-ERR\r\n"}[scheme == "ftp"], "AUTHENTICATE": "NO\r\n"})
 		to := target(t, scheme, play(t, d, new(spoken)))
 		res := mustRun(t, Options{Mode: Hold, Quiet: true, Duration: 1, Target: to, Connections: 1, User: "u", Password: "s3cret"})
 		if said := res.Examples[Wrong]; res.Errors[Wrong] != 1 || !strings.Contains(said, "login: ") ||

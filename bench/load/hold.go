@@ -170,7 +170,7 @@ func (r *run) watch() {
 
 // release asks every connection if it is still there, and ends it.
 func (r *run) release(conns []*conn) {
-	probe := r.o.Target.protocol.noop
+	probe := r.o.noop()
 	if r.idle().send != "" {
 		probe = r.o.Target.protocol.done
 	}

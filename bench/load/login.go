@@ -24,6 +24,11 @@ func sieveLogin(user, password string) []exchange {
 	return []exchange{{`AUTHENTICATE "PLAIN" "` + response + "\"\r\n", "OK"}}
 }
 
+// ftpLogin is of RFC 959 §5.4.
+func ftpLogin(user, password string) []exchange {
+	return []exchange{{"USER " + user + "\r\n", "331"}, {"PASS " + password + "\r\n", "230"}}
+}
+
 // checkLogin sees that a user can log in, where there is one.
 func (o *Options) checkLogin() error {
 	switch p := o.Target.protocol; {
@@ -35,19 +40,27 @@ func (o *Options) checkLogin() error {
 		return fmt.Errorf("a login is not possible with %s", p.scheme)
 	case o.Mode != Hold && o.Mode != Chat && o.Mode != Transfer:
 		return fmt.Errorf("mode %s does not log in", o.Mode)
-	case strings.ContainsFunc(o.User+o.Password, func(r rune) bool { return r < ' ' || r > '~' }):
+	case !printable(o.User + o.Password):
 		return errors.New("user and password: use printable ASCII only")
 	}
 	return nil
 }
 
+// printable reports whether s can be part of a command's line.
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
 // enter is open and then a login, if there is somebody to log in, up to the state
 // that the mode works in.
 func (c *conn) enter() error {
+	o := &c.run.o
+	if o.Mode == Transfer && o.Target.protocol.transfer.files {
+		c.files = newFiles(c.run.tls)
+	}
 	if err := c.open(); err != nil {
 		return err
 	}
-	o := &c.run.o
 	if o.User == "" {
 		return nil
 	}
@@ -56,8 +69,13 @@ func (c *conn) enter() error {
 			return fmt.Errorf("login: %w", err)
 		}
 	}
-	if o.Mode == Transfer && !o.Upload {
-		return c.do(exchange{"a SELECT INBOX\r\n", "a OK"})
+	if o.Mode != Transfer {
+		return nil
+	}
+	for _, x := range o.Target.protocol.transfer.begin(o) {
+		if err := c.do(x); err != nil {
+			return err
+		}
 	}
 	return nil
 }

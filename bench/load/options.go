@@ -18,7 +18,7 @@ const (
 	Mail    Mode = "mail"    // deliver messages
 	Storm   Mode = "storm"   // the latency of established sessions before, during and after a flood of upgrades
 
-	Transfer Mode = "transfer" // download a message again and again, or upload one
+	Transfer Mode = "transfer" // download a message or a file again and again, or upload one
 )
 
 // Options say what to run. The zero value of a field means its default.
@@ -38,9 +38,10 @@ type Options struct {
 	Duration    time.Duration // ends a run that Operations has not; hold and storm: how long; 30 s, with Operations 10 min
 	Timeout     time.Duration // of one operation: 10 s
 	Pause       time.Duration // chat: between a reply and the next command
-	Size        int           // mail and Upload: of a message, in bytes: 4096; transfer: of the one that is there, 0: any; hold: of the one record each way, 0: none
+	Size        int           // mail and Upload: of a message or file, in bytes: 4096; transfer: of the one that is there, 0: any; hold: of the one record each way, 0: none
 	Sessions    int           // storm: established sessions that are measured: 50
 	From, To    string        // mail: load@example.org, drop@example.org
+	File        string        // transfer with FTP: the one that is there: load.bin; Upload: with a number for each connection behind it
 
 	// Who logs in, in a transfer, and in a hold and a chat if it is not "". What is
 	// then held waits in IDLE, where the protocol has that.
@@ -109,23 +110,23 @@ func (o *Options) check() error {
 		return fmt.Errorf("mode %s has no rate", o.Mode)
 	case o.Mode == Mail && !o.Target.protocol.mail:
 		return fmt.Errorf("mode mail is not possible with %s", o.Target.protocol.scheme)
-	case o.Mode == Transfer && !o.Target.protocol.transfer:
-		return fmt.Errorf("mode transfer is not possible with %s", o.Target.protocol.scheme)
-	case o.Mode == Transfer && o.User == "":
-		return errors.New("mode transfer needs a user and a password")
-	case o.Mode != Transfer && o.Upload:
-		return fmt.Errorf("mode %s has no upload", o.Mode)
 	case o.Mode == Hold && o.Size > 0 && !o.Target.protocol.mail:
 		return fmt.Errorf("mode hold has no size with %s", o.Target.protocol.scheme)
 	case o.Mode == Hold && o.Size > maxRecord:
 		return fmt.Errorf("a record has %d bytes at most", maxRecord)
 	}
+	if err := o.checkTransfer(); err != nil {
+		return err
+	}
 	if err := o.checkLogin(); err != nil {
 		return err
 	}
 	n := o.Connections
-	if o.Mode == Storm {
+	switch {
+	case o.Mode == Storm:
 		n += o.Sessions
+	case o.Mode == Transfer && o.Target.protocol.transfer.files:
+		n *= 2
 	}
 	return checkDescriptors(n)
 }

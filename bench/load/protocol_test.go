@@ -54,10 +54,15 @@ func TestRepliesOfManyLines(t *testing.T) {
 		{"nntp", ".", []string{"101 list", "READER", "."}},
 		{"nntp", ".", []string{"500 what"}},
 		{"nntp", "111", []string{"111 2026"}},
+		{"ftp", "211", []string{"211-Features:", " AUTH TLS", "", "21", "211-EPSV", "2110 odd", "500 odder", " 211 no end", "211 End"}},
+		{"ftp", "211", []string{"530-Please", "211 odd", "530 log in"}},
+		{"ftp", "211", []string{"211-", "211"}},
+		{"ftp", "220", []string{"220 hi"}},
 	} {
 		p := target(t, test.scheme, "127.0.0.1:1").protocol
+		first := opening([]byte(test.lines[0] + "\r\n  "))
 		for i, line := range test.lines {
-			if more := p.more([]byte(line+"\r\n"), test.want); more != (i < len(test.lines)-1) {
+			if more := p.more(first, []byte(line+"\r\n"), test.want); more != (i < len(test.lines)-1) {
 				t.Errorf("%s, %q: more is %v", test.scheme, line, more)
 			}
 		}

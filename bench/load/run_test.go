@@ -297,7 +297,7 @@ func TestServerSeesAnOrderlyEnd(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	smtp, smtps := target(t, "smtp", "127.0.0.1"), target(t, "smtps", "127.0.0.1")
-	imap, nntp := target(t, "imap", "127.0.0.1"), target(t, "nntp", "127.0.0.1")
+	imap, nntp, ftp := target(t, "imap", "127.0.0.1"), target(t, "nntp", "127.0.0.1"), target(t, "ftp", "127.0.0.1")
 	for _, o := range []Options{
 		{},
 		{Target: smtp, Mode: "swim"},
@@ -324,6 +324,11 @@ func TestOptionsAreChecked(t *testing.T) {
 		{Target: imap, Mode: Storm, User: "u", Password: "p"},
 		{Target: nntp, Mode: Chat, User: "u", Password: "p"},
 		{Target: nntp, Mode: Transfer, User: "u", Password: "p"},
+		{Target: imap, Mode: Transfer, User: "u", Password: "p", File: "x"},
+		{Target: ftp, Mode: Chat, User: "u", Password: "p", File: "x"},
+		{Target: ftp, Mode: Transfer, User: "u", Password: "p", File: "x\r\nDELE y"},
+		{Target: ftp, Mode: Transfer},
+		{Target: ftp, Mode: Mail},
 	} {
 		if res, err := Run(t.Context(), o); err == nil {
 			t.Errorf("%+v: %+v", o, res)
@@ -345,6 +350,8 @@ func TestTargets(t *testing.T) {
 		"imaps://[::1]":           "imaps://[::1]:993",
 		"pop3s://[::1]":           "pop3s://[::1]:995",
 		"nntps://[::1]":           "nntps://[::1]:563",
+		"ftp://[::1]":             "ftp://[::1]:21",
+		"ftps://[::1]":            "ftps://[::1]:990",
 		"sieve://[::1]":           "sieve://[::1]:4190",
 		"smtp://a@b":              "",
 	} {

@@ -7,21 +7,52 @@ import (
 	"strconv"
 )
 
-// transfer is mode Transfer, of IMAP.
+// transfer is mode Transfer.
 func (r *run) transfer() {
-	op := (*conn).download
-	if r.o.Upload {
-		command := exchange{fmt.Sprintf("a APPEND INBOX {%d}\r\n", r.o.Size), "+"}
-		content := []byte(message(r.o.Size) + "\r\n")
-		op = func(c *conn) (int, error) { return c.upload(command, content) }
-	}
+	one := r.o.Target.protocol.transfer.one(&r.o)
 	r.talk(func(c *conn) error {
-		n, err := op(c)
+		n, err := one(c)
 		if err == nil {
 			r.bytes.Add(int64(n))
 		}
 		return err
 	}, 0)
+}
+
+// checkTransfer sees that something can be transferred, where it is to be.
+func (o *Options) checkTransfer() error {
+	p := o.Target.protocol
+	switch {
+	case o.Mode != Transfer && o.Upload:
+		return fmt.Errorf("mode %s has no upload", o.Mode)
+	case o.File != "" && (o.Mode != Transfer || p.transfer == nil || !p.transfer.files):
+		return errors.New("a file is for transfers with ftp")
+	case o.Mode != Transfer:
+		return nil
+	case p.transfer == nil:
+		return fmt.Errorf("mode transfer is not possible with %s", p.scheme)
+	case o.User == "":
+		return errors.New("mode transfer needs a user and a password")
+	case !printable(o.File):
+		return errors.New("file: use printable ASCII only")
+	}
+	return nil
+}
+
+func imapBegin(o *Options) []exchange {
+	if o.Upload {
+		return nil
+	}
+	return []exchange{{"a SELECT INBOX\r\n", "a OK"}}
+}
+
+func imapTransfer(o *Options) func(*conn) (int, error) {
+	if !o.Upload {
+		return (*conn).download
+	}
+	command := exchange{fmt.Sprintf("a APPEND INBOX {%d}\r\n", o.Size), "+"}
+	content := []byte(message(o.Size) + "\r\n")
+	return func(c *conn) (int, error) { return c.upload(command, content) }
 }
 
 // upload appends a message (RFC 9051 §6.3.12), with the line's end behind it.
@@ -41,10 +72,7 @@ func (c *conn) upload(command exchange, content []byte) (int, error) {
 // download fetches the message, and counts the bytes of its literal.
 func (c *conn) download() (n int, err error) {
 	const command = "a FETCH 1 BODY[]\r\n"
-	if c.in.r < c.in.w {
-		return 0, &failure{Wrong, errors.New("something was sent that was not asked for")}
-	}
-	if err := c.write(command); err != nil {
+	if err := c.say(command); err != nil {
 		return 0, err
 	}
 	n, err = c.literals()
