@@ -53,6 +53,8 @@ type Options struct {
 	// OnPanic hears of a panic in a callback of the tls.Config, within the turn.
 	// The handshake then fails with a *PanicError.
 	OnPanic func(value any, stack []byte)
+
+	sparing bool // the link keeps what the handshake has no use for: its owner can wait
 }
 
 const (

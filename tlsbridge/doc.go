@@ -45,6 +45,11 @@
 // Abort, the deadline and the end of the link lead from each of them to over.
 // Who is resuming gets a slot before who is queued.
 //
+// A server's connection whose owner is a goroutine that waits, for the time of one
+// transfer, has Accept. It runs the turns on that goroutine, over a Waiter: a Link
+// that has the waiting apart from Read, so that no slot is held meanwhile. With a
+// Binding it can demand that the client resumes the session of another connection.
+//
 // The client's end, for a connection to a backend, has it simpler: whoever connects
 // waits anyway, so Client does the handshake over a link that blocks.
 //
@@ -71,7 +76,10 @@
 //   - The handshake of a client, which Client does, keeps its goroutine waiting.
 //   - A callback of the tls.Config that waits, for a disk or another server,
 //     holds its slot meanwhile, and the event loop if the turn runs there.
-//   - A server's handshake needs a Link that does not block. Lend the connection before or after.
+//   - A server's handshake needs a Link whose Read does not block, in Accept too. One that
+//     Server began stays on its loop: lend the connection before or after.
+//   - Accept learns that the peer has gone when it next has use for its bytes, not
+//     while it waits for a slot.
 //   - An error of Link.Write is final, a deadline that passes in it included:
 //     TLS cannot take half a record back.
 //   - A blocking Link sees two reads a record, header and body. That keeps the

@@ -58,6 +58,7 @@ const (
 	ReasonUnknownSNI                      // no certificate for the name
 	ReasonClientCertificate               // the client's certificate is missing or was refused
 	ReasonPeerAlert                       // the peer gave up and said why
+	ReasonNotResumed                      // a Binding demands a session, and it was not resumed
 
 	NumReasons = iota
 )
@@ -65,6 +66,7 @@ const (
 var reasonNames = [NumReasons]string{
 	"protocol", "internal", "busy", "timeout", "closed", "budget", "not_tls", "no_version",
 	"no_cipher_or_group", "no_alpn", "unknown_sni", "client_certificate", "peer_alert",
+	"not_resumed",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
@@ -141,6 +143,9 @@ func causeReason(err error) Reason {
 func tlsReason(err error) Reason {
 	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok && header.Conn != nil {
 		return ReasonNotTLS // Conn is set for the very first record only
+	}
+	if errors.Is(err, ErrNotResumed) {
+		return ReasonNotResumed
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return ReasonClientCertificate

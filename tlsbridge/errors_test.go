@@ -31,7 +31,7 @@ func TestReasonsAreLoggedByName(t *testing.T) {
 	if !strings.Contains(log.String(), `"reason":"no_alpn"`) {
 		t.Error(log.String())
 	}
-	if last := ReasonPeerAlert; int(last) != len(reasonNames)-1 || last.String() != "peer_alert" {
+	if last := ReasonNotResumed; int(last) != len(reasonNames)-1 || last.String() != "not_resumed" {
 		t.Error("a reason has no name")
 	}
 }

@@ -104,8 +104,8 @@ func (h *handshake) flush(l Link) {
 	}
 }
 
-// take moves all that the link has into the handshake. The link is read outside
-// the lock, into a buffer of its own.
+// take moves all that the link has into the handshake, or no more than it can use.
+// The link is read outside the lock, into a buffer of its own.
 func (h *handshake) take(l Link) {
 	b := buffers.Get()
 	defer buffers.Put(b)
@@ -113,7 +113,7 @@ func (h *handshake) take(l Link) {
 		b.B = make([]byte, takeSize)
 	}
 	b.B = b.B[:takeSize]
-	for {
+	for !h.opts.sparing || h.needsPeer() {
 		n, err := l.Read(b.B)
 		if n > 0 && !h.feed(b.B[:n]) {
 			return
@@ -323,6 +323,14 @@ func (h *handshake) readable() bool {
 		return len(b) > 0
 	}
 	return recordReady(b)
+}
+
+// needsPeer reports whether the handshake waits for the peer, and not for a turn or
+// for its end.
+func (h *handshake) needsPeer() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.done && h.cause == nil && h.inErr == nil && (h.began.IsZero() || !h.readable())
 }
 
 // read is crypto/tls asking for input, in the coroutine. While there is no whole
