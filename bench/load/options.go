@@ -47,7 +47,8 @@ type Options struct {
 	// then held waits in IDLE, where the protocol has that.
 	User, Password string
 
-	PID int // of the server: its CPU time and memory are measured; 0: not; Linux only
+	PID    int // of the server: its CPU time and memory are measured; 0: not; Linux only
+	Behind int // PID of a server behind that one: the same; 0: there is none
 
 	// Progress hears of the operations done so far, a few times a second; of is 0
 	// where only time ends the run. Its goroutine is the run's own; it must not block.
@@ -100,7 +101,7 @@ func (o *Options) check() error {
 	case o.Rate != 0 && !(o.Rate >= slowest && o.Rate <= fastest): // so that NaN is none
 		return errors.New("-rate: use 0.001 to 1000000 a second")
 	case o.Connections < 1 || o.Operations < 0 || o.Duration < 0 || o.Timeout < 0 ||
-		o.Pause < 0 || o.Size < 0 || o.Sessions < 1 || o.PID < 0:
+		o.Pause < 0 || o.Size < 0 || o.Sessions < 1 || o.PID < 0 || o.Behind < 0:
 		return errors.New("a number is out of range: use positive ones")
 	case o.Plain && o.Target.Implicit:
 		return errors.New("plain connections to a target with implicit TLS are not possible")

@@ -205,5 +205,8 @@ func (r *run) result() *Result {
 	if r.meter != nil {
 		res.Server = r.meter.usage()
 	}
+	if r.behind != nil {
+		res.Behind = r.behind.usage()
+	}
 	return res
 }

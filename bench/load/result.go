@@ -38,6 +38,7 @@ type Result struct {
 	Phases   []Phase  `json:"phases,omitempty"`          // storm: of the established sessions; hold: opening, and the upgrades tried while holding
 	Samples  []Sample `json:"samples,omitempty"`         // one a second, and the rest
 	Server   *Usage   `json:"server,omitempty"`          // with Options.PID
+	Behind   *Usage   `json:"behind,omitempty"`          // with Options.Behind
 }
 
 // Phase is a part of a storm or a hold.
@@ -95,12 +96,17 @@ func (r *Result) ByteRate() float64 {
 	return float64(r.Bytes) / r.Took.Seconds()
 }
 
-// PerGiB is the server's CPU time for each GiB of messages.
-func (r *Result) PerGiB() time.Duration {
-	if r.Server == nil || r.Bytes == 0 {
+// PerGiB is the server's CPU time for each GiB of messages or files.
+func (r *Result) PerGiB() time.Duration { return r.perGiB(r.Server) }
+
+// PerGiBBehind is PerGiB of the server behind it.
+func (r *Result) PerGiBBehind() time.Duration { return r.perGiB(r.Behind) }
+
+func (r *Result) perGiB(u *Usage) time.Duration {
+	if u == nil || r.Bytes == 0 {
 		return 0
 	}
-	return time.Duration(float64(r.Server.CPU) * (1 << 30) / float64(r.Bytes))
+	return time.Duration(float64(u.CPU) * (1 << 30) / float64(r.Bytes))
 }
 
 // Failed counts the operations that failed.
@@ -113,9 +119,14 @@ func (r *Result) Failed() int64 {
 }
 
 // PerConnection is the server's memory for one held connection, in bytes.
-func (r *Result) PerConnection() int64 {
-	if r.Server == nil || r.Done == 0 || r.Mode != Hold || r.Server.PSSAfter == 0 {
+func (r *Result) PerConnection() int64 { return r.perConnection(r.Server) }
+
+// PerConnectionBehind is PerConnection of the server behind it.
+func (r *Result) PerConnectionBehind() int64 { return r.perConnection(r.Behind) }
+
+func (r *Result) perConnection(u *Usage) int64 {
+	if u == nil || r.Done == 0 || r.Mode != Hold || u.PSSAfter == 0 {
 		return 0
 	}
-	return (r.Server.PSSAfter - r.Server.PSSBefore) / r.Done
+	return (u.PSSAfter - u.PSSBefore) / r.Done
 }

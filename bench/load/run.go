@@ -33,6 +33,7 @@ type run struct {
 	address netip.AddrPort
 	spread  bool
 	meter   *meter // nil: nothing is measured
+	behind  *meter // of what is behind the server; nil as well
 	rec     recorder
 
 	dials atomic.Uint64
@@ -95,18 +96,24 @@ func newRun(ctx context.Context, o Options) (*run, error) {
 	r.address = address.AddrPort()
 	r.address = netip.AddrPortFrom(r.address.Addr().Unmap(), r.address.Port())
 	r.spread = o.Sources && runtime.GOOS == "linux" && r.address.Addr().IsLoopback() && r.address.Addr().Is4()
-	if o.PID != 0 {
-		if r.meter, err = newMeter(o.PID); err != nil {
-			return nil, err
-		}
+	if r.meter, err = meterOf(o.PID); err == nil {
+		r.behind, err = meterOf(o.Behind)
 	}
-	return r, nil
+	return r, err
+}
+
+// meterOf is nil where there is nothing to be measured.
+func meterOf(pid int) (*meter, error) {
+	if pid == 0 {
+		return nil, nil
+	}
+	return newMeter(pid)
 }
 
 // start begins what is measured, and stop ends it.
 func (r *run) start() (stop func()) {
-	if r.meter != nil {
-		r.meter.start()
+	for _, m := range r.meters() {
+		m.start()
 	}
 	r.rec.began = time.Now()
 	r.until = r.rec.began.Add(r.o.Duration)
@@ -121,10 +128,19 @@ func (r *run) start() (stop func()) {
 		close(done)
 		helpers.Wait()
 		r.rec.took = time.Since(r.rec.began)
-		if r.meter != nil {
-			r.meter.stop()
+		for _, m := range r.meters() {
+			m.stop()
 		}
 	}
+}
+
+func (r *run) meters() (all []*meter) {
+	for _, m := range []*meter{r.meter, r.behind} {
+		if m != nil {
+			all = append(all, m)
+		}
+	}
+	return all
 }
 
 // slot waits for the next operation to begin, and says when it was due.

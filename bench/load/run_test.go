@@ -314,6 +314,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		{Target: smtp, Rate: math.Inf(1)},
 		{Target: smtp, Rate: math.NaN()},
 		{Target: smtp, PID: 1 << 30},
+		{Target: smtp, Behind: 1 << 30},
 		{Target: imap, Mode: Mail},
 		{Target: imap, Mode: Hold, Connections: 1, Size: 1},
 		{Target: imap, Mode: Chat, Upload: true},

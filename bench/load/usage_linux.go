@@ -18,8 +18,9 @@ import (
 // of the children it has waited for, so that nothing is lost when a process or a
 // thread ends between two samples; only children that nobody waits for are. The
 // kernel keeps it in nanoseconds, also of threads that are gone, and rounds down
-// when it is read. /proc/PID/task/*/schedstat has the nanoseconds, and agrees, but
-// forgets threads that have ended; /proc/PID/schedstat is one thread's.
+// when it is read, which is much where there is a process for each session.
+// /proc/PID/task/*/schedstat has the nanoseconds, and agrees, but forgets threads that
+// have ended: the larger of both is taken. /proc/PID/schedstat is one thread's.
 type meter struct {
 	pid    int
 	before time.Duration
@@ -87,7 +88,8 @@ func (m *meter) total() (sum time.Duration, n int) {
 	return sum, n
 }
 
-// cpu is utime, stime, cutime and cstime of /proc/PID/stat; see proc_pid_stat(5).
+// cpu is utime and stime of /proc/PID/stat, or what its threads say, and cutime and
+// cstime; see proc_pid_stat(5).
 func (m *meter) cpu(pid int) (sum time.Duration, ok bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -98,14 +100,29 @@ func (m *meter) cpu(pid int) (sum time.Duration, ok bool) {
 	if len(fields) < 15 {
 		return 0, false
 	}
-	for _, f := range fields[11:15] {
+	var times [4]time.Duration
+	for i, f := range fields[11:15] {
 		n, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
 			return 0, false
 		}
-		sum += time.Duration(n) * tick
+		times[i] = time.Duration(n) * tick
 	}
-	return sum, true
+	return max(times[0]+times[1], threadTime(pid)) + times[2] + times[3], true
+}
+
+// threadTime is the CPU time of the threads that a process has now; 0 where the kernel
+// does not tell.
+func threadTime(pid int) (sum time.Duration) {
+	names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, name := range names {
+		text, _ := os.ReadFile(name)
+		if fields := strings.Fields(string(text)); len(fields) > 0 {
+			n, _ := strconv.ParseInt(fields[0], 10, 64)
+			sum += time.Duration(n)
+		}
+	}
+	return sum
 }
 
 // pss is the memory in bytes, shared pages in proportion; 0 and not ok when that of

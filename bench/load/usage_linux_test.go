@@ -50,3 +50,25 @@ func TestTimeOfChildrenThatHaveEndedCounts(t *testing.T) {
 		t.Errorf("%v are measured, and a child alone took %v", m.report.CPU, took)
 	}
 }
+
+func TestWhatIsBehindTheServerIsMeasuredApart(t *testing.T) {
+	addr := serve(t, tlstest.ServerConfig(), false, &store{})
+	res := mustRun(t, Options{Target: target(t, "smtp", addr), Operations: 1, PID: os.Getpid(), Behind: os.Getppid()})
+	if res.Server == nil || res.Behind == nil || res.Server == res.Behind {
+		t.Errorf("%+v, %+v", res.Server, res.Behind)
+	}
+}
+
+// A process for each session would else lose a tick with each.
+func TestTimeIsFinerThanATick(t *testing.T) {
+	if threadTime(os.Getpid()) == 0 {
+		t.Skip("the kernel does not tell")
+	}
+	m := &meter{pid: os.Getpid()}
+	for range 3 { // one may be whole ticks
+		if sum, ok := m.cpu(m.pid); ok && sum%tick != 0 {
+			return
+		}
+	}
+	t.Error("the time is in whole ticks")
+}
