@@ -147,7 +147,11 @@ func TestWrongFlagsAreExplained(t *testing.T) {
 		{[]string{"baseline", "-maildir", "", "-address", "256.0.0.1:x"}, "cannot listen"},
 		{[]string{"stub", "-listen", "256.0.0.1:x"}, "cannot listen"},
 		{[]string{"stub", "-size", "0"}, "-size: use 1 to"},
+		{[]string{"relay", "-rounds", "0"}, "out of range"},
+		{[]string{"ftp", "-mib", "-1"}, "out of range"},
+		{[]string{"ftp", "more"}, "not a flag"},
 		{append(here, "-mode", "transfer"), "not possible with smtp"},
+		{append(here, "-file", "x"), "for transfers with ftp"},
 		{[]string{"-target", "imap://127.0.0.1:1", "-mode", "transfer"}, "needs a user and a password"},
 	} {
 		status, _, stderr := bench(t, test.args...)

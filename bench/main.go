@@ -5,14 +5,15 @@
 //	bench stub [-listen HOST:PORT] [-size BYTES]
 //	bench peers [flags]
 //	bench relay [flags]
+//	bench ftp [flags]
 //	bench table [-results FILE]
 //
 // The first measures a server and prints what it took; -json and -report keep it.
 // Ctrl-C ends the run, and prints what was measured so far. The second serves the
 // sessions of starttlsd the plain way in Go, a goroutine a connection, to be
 // measured beside it. The third is an IMAP server to be behind a relay that is
-// measured; see package stub. The next two measure other servers, and other relays,
-// beside starttlsd; see package peers. The last makes the README's table of what
+// measured; see package stub. The next three measure other servers, other relays, and
+// a file server's own TLS beside starttlsd; see package peers. The last makes the README's table of what
 // peers has written.
 package main
 
@@ -52,6 +53,7 @@ var subcommands = map[string]func(ctx context.Context, args []string, stdout, st
 	"stub":     serveStub,
 	"peers":    comparePeers,
 	"relay":    peers.RelayMain,
+	"ftp":      peers.FTPMain,
 	"table":    peers.TableMain,
 }
 
@@ -61,6 +63,7 @@ const usage = `Usage:
   bench stub [flags]       serve IMAP in clear, to be behind a relay
   bench peers [flags]      measure other servers beside starttlsd
   bench relay [flags]      measure other relays beside starttlsd's
+  bench ftp [flags]        measure vsftpd's own TLS beside starttlsd in front of it
   bench table [flags]      print the README's table of what peers has written
 
 Flags of the first:

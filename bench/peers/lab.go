@@ -109,6 +109,8 @@ type settings struct {
 	Module           string // nginx: the file to be loaded, if any
 	Backend          string // relays: where they pass on to
 	Auth             string // nginx as a relay: who tells it where to
+	Files            string // vsftpd: the directory that clients see
+	Secure           bool   // vsftpd: with its own TLS
 }
 
 // settle makes a directory for a server and finds an address for it.

@@ -54,7 +54,9 @@ func TestAllHaveTheSameCertificateOnP256(t *testing.T) {
 func TestConfigurations(t *testing.T) {
 	s := settings{Dir: "/D", Cert: "/c", Key: "/k", Addr: "127.0.0.1:99", Host: "127.0.0.1", Port: "99",
 		Hostname: hostname, Descriptors: 20000, User: "jo", Group: "staff", Module: "/m.so", Backend: "127.0.0.1:98"}
-	root := s
+	s.Files = "/F"
+	root, secure := s, s
+	secure.Secure = true
 	root.Root = true
 	static := s
 	static.Module = ""
@@ -72,6 +74,9 @@ func TestConfigurations(t *testing.T) {
 		{"postfix's services", postfixServices, root, []string{"127.0.0.1:99 inet "}, nil},
 		{"dovecot", dovecotConfig, root, []string{"base_dir = /D/run\n", "port = 99\n", "client_limit = 15000\n"},
 			[]string{"default_login_user"}},
+		{"vsftpd behind", vsftpdConfig, s, []string{"listen_port=99\n", "anon_root=/F\n", "secure_chroot_dir=/D/empty\n"}, []string{"ssl"}},
+		{"vsftpd", vsftpdConfig, secure, []string{"rsa_private_key_file=/k\n", "require_ssl_reuse=YES\n"}, nil},
+		{"starttlsd with files", ownFTPConfig, s, []string{`address: "127.0.0.1:99"`, `backend: "tcp://127.0.0.1:98"`}, nil},
 		{"dovecot of a user", dovecotConfig, s, []string{"default_login_user = jo\n", "default_internal_group = staff\n"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -260,14 +260,19 @@ func (o *relayOptions) turn(ctx context.Context, l *lab, start func(context.Cont
 	return nil
 }
 
-// relayed runs a load through a relay. Operations that fail are an error.
+// relayed runs a load through a relay.
 func relayed(ctx context.Context, srv *Server, o load.Options) (*load.Result, error) {
-	target, err := load.ParseTarget("imap://" + srv.Addr)
+	o.User, o.Password, o.Timeout, o.TLS = "u", "p", relayPatience, clientTLS()
+	return across(ctx, "imap", srv, o)
+}
+
+// across runs a load against a server. Operations that fail are an error.
+func across(ctx context.Context, scheme string, srv *Server, o load.Options) (*load.Result, error) {
+	target, err := load.ParseTarget(scheme + "://" + srv.Addr)
 	if err != nil {
 		return nil, err
 	}
-	o.Target, o.PID, o.TLS, o.Sources = target, srv.PID, clientTLS(), true
-	o.User, o.Password, o.Timeout = "u", "p", relayPatience
+	o.Target, o.PID, o.Sources = target, srv.PID, true
 	res, err := load.Run(ctx, o)
 	if err == nil {
 		err = ctx.Err()
