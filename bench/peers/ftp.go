@@ -23,7 +23,7 @@ func FTPMain(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags.SetOutput(stderr)
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each server has its turn")
 	flags.IntVar(&o.mib, "mib", 1024, "MiB that go across in a turn, each way; as many are needed in TMPDIR twice")
-	flags.IntVar(&o.idle, "idle", 200, "idle sessions of a turn")
+	flags.IntVar(&o.idle, "idle", 2000, "idle sessions of a turn, each of which takes vsftpd some 0.7 MB")
 	flags.DurationVar(&o.settle, "settle", 10*time.Second, "from the last idle session to the measurement")
 	quick := flags.Bool("quick", false, "a pass of a few seconds, to see that all of it works")
 	file := flags.String("starttlsd", "", "`FILE` that is measured as starttlsd, instead of one built from the module")
