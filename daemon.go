@@ -46,7 +46,8 @@ type daemon struct {
 	unwatch    context.CancelFunc
 	served     []*served
 	maildirs   map[string]smtp.Backend
-	deliveries map[string]*delivered // by the name of a listener
+	ports      map[config.Ports]*engine.Ports // for data connections
+	deliveries map[string]*delivered          // by the name of a listener
 	reloads    admin.Reloads
 }
 
@@ -139,6 +140,7 @@ func (d *daemon) start(b *build) error {
 		return err
 	}
 	d.maildirs, d.deliveries = make(map[string]smtp.Backend), make(map[string]*delivered)
+	d.ports = make(map[config.Ports]*engine.Ports)
 	listeners, err := d.listeners(b, nil)
 	if err != nil {
 		return err

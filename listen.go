@@ -33,6 +33,7 @@ func openServers(cfg *config.Config, log *slog.Logger) ([]*backend.Server, error
 			Proxy:       map[config.ProxyProtocol]int{config.ProxyV1: 1, config.ProxyV2: 2}[l.BackendOptions.ProxyProtocol],
 			Timeout:     l.BackendOptions.Timeout,
 			Concurrency: l.BackendOptions.Concurrency,
+			Further:     l.Protocol == "ftp",
 		})
 		if err != nil {
 			return nil, err
@@ -125,6 +126,7 @@ func listen(l *config.Listener, ln net.Listener, tlsConfig *tls.Config) *engine.
 			Output:         int(l.Limits.Output),
 			Idle:           l.Limits.Idle,
 			Reply:          l.Limits.Reply,
+			DataConnect:    l.Limits.DataConnect,
 			Linger:         l.Limits.Linger,
 			Stress:         l.Limits.Stress,
 		},

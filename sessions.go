@@ -5,6 +5,7 @@ import (
 
 	"starttlsd/backend"
 	"starttlsd/codec"
+	"starttlsd/codec/ftp"
 	"starttlsd/codec/imap"
 	"starttlsd/codec/nntp"
 	"starttlsd/codec/pop3"
@@ -20,8 +21,12 @@ func (d *daemon) serveOn(el *engine.Listener, hostname string, l *config.Listene
 	if server != nil {
 		el.NewSession = relayed(hostname, l)
 		el.Dial = upstreamOf(server)
-		if l.Protocol == "imap" || l.Protocol == "pop3" || l.Protocol == "sieve" {
+		switch l.Protocol {
+		case "imap", "pop3", "sieve", "ftp":
 			el.Limits.Login = l.Limits.Login
+		}
+		if l.Protocol == "ftp" {
+			el.Data = &engine.Data{Ports: d.portsOf(l), Bound: l.DataSession == config.ResumeControl}
 		}
 		return nil
 	}
@@ -61,7 +66,7 @@ func upstreamOf(server *backend.Server) func(context.Context, codec.Relayed, *co
 		if err != nil {
 			return engine.Upstream{}, err
 		}
-		return engine.Upstream{TCP: conn.TCP, TLS: conn.TLS, Ahead: conn.Ahead}, nil
+		return engine.Upstream{TCP: conn.TCP, TLS: conn.TLS, Ahead: conn.Ahead, Secure: conn.Secure}, nil
 	}
 }
 
@@ -93,6 +98,15 @@ func relayed(hostname string, l *config.Listener) func(*codec.Peer) codec.Sessio
 			Limits: nntp.Limits{Line: line, BadCommands: bad, JunkCommands: junk},
 		}
 		return func(p *codec.Peer) codec.Session { return nntp.New(c, p) }
+	case "ftp":
+		c := &ftp.Config{
+			Hostname: hostname, TLS: starttls, RequireTLS: ftpPolicies[l.RequireTLS], Active: l.Active,
+			Limits: ftp.Limits{Line: line, BadCommands: bad, JunkCommands: junk},
+		}
+		if a := l.Passive.Addr(); a.IsValid() {
+			c.PASV = a.AsSlice()
+		}
+		return func(p *codec.Peer) codec.Session { return ftp.New(c, p) }
 	default: // smtp and lmtp
 		c := &smtp.GatewayConfig{
 			Hostname: hostname, TLS: starttls, RequireTLS: l.RequireTLS.Required(),
@@ -101,4 +115,19 @@ func relayed(hostname string, l *config.Listener) func(*codec.Peer) codec.Sessio
 		}
 		return func(p *codec.Peer) codec.Session { return smtp.NewGateway(c, p) }
 	}
+}
+
+var ftpPolicies = map[config.RequireTLS]ftp.Policy{
+	config.TLSForData: ftp.ForData, config.TLSForControl: ftp.ForControl, config.TLSOff: ftp.Optional,
+}
+
+// portsOf are the ports for data connections of l. Listeners with the same range share
+// them, as do those before and after a reload.
+func (d *daemon) portsOf(l *config.Listener) *engine.Ports {
+	p := d.ports[l.Passive.Ports]
+	if p == nil {
+		p = engine.NewPorts(l.Passive.Range())
+		d.ports[l.Passive.Ports] = p
+	}
+	return p
 }

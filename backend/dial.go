@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"starttlsd/codec"
+	"starttlsd/tlsbridge"
 )
 
 // Dial connects to the server, secures the connection where that is due, and has
@@ -68,7 +69,14 @@ func (s *Server) dial(ctx context.Context, sess codec.Relayed, c *codec.Client) 
 		return nil, fmt.Errorf("%s: %w", tcp.RemoteAddr(), ctx.Err())
 	}
 	done = true
-	return &Conn{TCP: tcp, TLS: d.tls, Ahead: d.ahead()}, nil
+	conn := &Conn{TCP: tcp, TLS: d.tls, Ahead: d.ahead()}
+	if cfg := d.cfg; d.tls != nil && s.opts.Further { // d has a buffer that is not to stay
+		conn.Secure = func(ctx context.Context, tcp *net.TCPConn) (*tlsbridge.Conn, error) {
+			defer context.AfterFunc(ctx, func() { _ = tcp.Close() })()
+			return handshake(ctx, tcp, cfg)
+		}
+	}
+	return conn, nil
 }
 
 // introduce does what the connection needs before it is the session's.
@@ -82,7 +90,12 @@ func (s *Server) introduce(ctx context.Context, tcp *net.TCPConn, sess codec.Rel
 			return nil, fmt.Errorf("PROXY header: %w", err)
 		}
 	}
-	d := newDialogue(ctx, tcp, s.opts.TLS, s.opts.Address.Scheme == StartTLS)
+	cfg := s.opts.TLS
+	if s.opts.Further && cfg != nil { // the session of this connection is not for others
+		cfg = cfg.Clone()
+		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	}
+	d := newDialogue(ctx, tcp, cfg, s.opts.Address.Scheme == StartTLS)
 	if s.opts.Address.Scheme == Implicit {
 		if err := d.secure(); err != nil {
 			return nil, err

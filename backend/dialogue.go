@@ -99,13 +99,21 @@ func (d *dialogue) StartTLS() error {
 
 // secure does the handshake. Nothing is buffered.
 func (d *dialogue) secure() error {
-	conn, err := tlsbridge.Client(d.ctx, d.tcp, d.cfg)
+	conn, err := handshake(d.ctx, d.tcp, d.cfg)
 	if err != nil {
-		return fmt.Errorf("%w%s", err, advice(err))
+		return err
 	}
 	d.tls, d.due = conn, false
 	d.in.Reset(conn)
 	return nil
+}
+
+func handshake(ctx context.Context, tcp *net.TCPConn, cfg *tls.Config) (*tlsbridge.Conn, error) {
+	conn, err := tlsbridge.Client(ctx, tcp, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, advice(err))
+	}
+	return conn, nil
 }
 
 // ahead is what was read and not consumed.

@@ -29,6 +29,8 @@ type Options struct {
 	Timeout time.Duration
 	// Concurrency is the most dials at a time; others wait for one to end. Default 64.
 	Concurrency int
+	// Further asks for Conn.Secure, which keeps the session of each connection.
+	Further bool
 	// Resolver finds the addresses of a name. Default net.DefaultResolver.
 	Resolver Resolver
 }
@@ -51,6 +53,11 @@ type Conn struct {
 	TCP   *net.TCPConn    // without deadlines and keep-alive probes
 	TLS   *tlsbridge.Conn // over TCP; nil in plaintext
 	Ahead []byte          // decrypted, and read but not consumed by the session
+
+	// Secure does the handshake of a further connection to the same server, such as an
+	// FTP data connection, on which it resumes the session of this one. It is nil in
+	// plaintext, and where Options.Further is not set. When ctx is done, tcp is closed and the handshake fails.
+	Secure func(ctx context.Context, tcp *net.TCPConn) (*tlsbridge.Conn, error)
 }
 
 // NewServer returns the server that o describes. It looks up and connects nothing.

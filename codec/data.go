@@ -73,4 +73,10 @@ const (
 	FaultTruncated            // the client's stream has ended without close_notify
 	FaultClient               // the client's connection has failed, or it stalls
 	FaultBackend              // the backend's has, or it stalls
+
+	NumDataFaults
 )
+
+func (f DataFault) String() string {
+	return [NumDataFaults]string{"none", "no_client", "no_backend", "busy", "tls", "not_resumed", "truncated", "client", "backend"}[f]
+}

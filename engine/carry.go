@@ -21,6 +21,7 @@ type carriage struct {
 	over  bool      // both goroutines have to stop
 	asked bool      // all that the client will ever say was passed on
 	still int       // directions in which nothing has come for a moment
+	ways  [2]*way
 }
 
 // way is one direction of a lent pair, and its goroutine's.
@@ -35,6 +36,7 @@ type way struct {
 	out   []byte                                     // of the session, for the client
 	up    []byte                                     // of the session, for the backend
 	still bool
+	again bool // what is there has to be looked at once more; guarded by the carriage's lock
 }
 
 // What ends a way besides the failure of a stream.
@@ -46,19 +48,22 @@ var (
 	errBackend = errors.New("writing to the backend")   // wraps the cause
 	errClient  = errors.New("writing to the client")    // wraps the cause
 	errUpgrade = errors.New("STARTTLS is for the loop") // nothing is lost
+	errAgain   = errors.New("poked")                    // pass what is there once more
 )
 
 // carry passes bytes on, waiting, until both directions are still or the session is
 // over. It is a lent pair's work, on the goroutine that the pair was lent to.
 func (r *relay) carry() {
 	c := r.c
-	r.lent = &carriage{}
-	r.lent.moved.L = &r.lent.mu
-	c.move = stay
+	l := &carriage{}
+	l.moved.L = &l.mu
+	c.move, r.hold = stay, false
 	up := &way{r: r, from: &c.stream, to: &r.stream, ended: &r.upEnded}
 	up.pass, up.end = up.passUp, r.endUp
 	down := &way{r: r, from: &r.stream, to: &c.stream, ended: &r.downEnded}
 	down.pass, down.end = down.passDown, r.endDown
+	l.ways = [...]*way{up, down}
+	r.setLent(l)
 	for _, l := range []*link{&c.link, &r.link} {
 		l.mayStall(c.lst.Limits.BodyStall)
 	}
@@ -69,8 +74,30 @@ func (r *relay) carry() {
 	})
 	up.run()
 	<-done
-	r.lent = nil
+	r.setLent(nil)
 	c.link.off.stall.Store(0)
+}
+
+func (r *relay) setLent(l *carriage) {
+	e := r.c.lst.eng
+	e.lentMu.Lock() // for poke
+	defer e.lentMu.Unlock()
+	r.lent = l
+}
+
+// poke has both goroutines call the session again, with what is there. Called with
+// lentMu held, so that the sockets are there.
+func (l *carriage) poke(r *relay) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.ways {
+		w.again = true
+	}
+	r.hold = false
+	l.moved.Broadcast()
+	r.progress()
+	r.c.link.interrupt(false)
+	r.link.interrupt(false)
 }
 
 // run carries until there is a reason not to, and sees to what follows from it.
@@ -133,6 +160,7 @@ func (w *way) carry() error {
 			return w.end()
 		}
 		switch data, err = w.more(data); {
+		case errors.Is(err, errAgain):
 		case errors.Is(err, io.EOF):
 			return w.end()
 		case err != nil:
@@ -211,9 +239,12 @@ func (w *way) mayStay() error {
 	switch {
 	case l.over:
 		return errStop
+	case w.again:
+		w.again = false
+		return errAgain
 	case w.r.c.lst.eng.at() >= farewells:
 		return errDraining
-	case w.r.c.lst.eng.now() >= w.r.due: // also where a trickle never lets it rest
+	case w.r.overdue(w.r.c.lst.eng.now()): // also where a trickle never lets it rest
 		return errOverdue
 	}
 	return nil

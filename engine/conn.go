@@ -321,6 +321,10 @@ func (c *conn) expire() gnet.Action {
 	}
 	words := codec.TimedOut
 	if r := c.relay; r != nil {
+		if !r.overdue(c.link.lp.now) {
+			c.setDeadline(r.due)
+			return gnet.None
+		}
 		var why Reason
 		_, why, words = r.patience()
 		c.blame(why)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -59,6 +60,9 @@ type Listener struct {
 	// Nil: clients connect themselves.
 	Trusted []netip.Prefix
 
+	// Data lets sessions have data connections; nil: they have none.
+	Data *Data
+
 	// Admission counts and bounds the connections of this listener by themselves, in
 	// place of the engine's limits per client and next to its MaxConnections. Nil:
 	// they are counted with those of the other listeners.
@@ -73,9 +77,10 @@ type Limits struct {
 	BodyStall      time.Duration // without a byte of a body; default 180 s (RFC 5321 §4.5.3.2.5)
 	BodyRate       int           // bytes/s of a body, counted after its first minute; default 500
 	Output         int           // bytes of replies gathered before they are written; default 64 KiB
-	Idle           time.Duration // of a relayed session whose bytes are carried across unseen; default 30 min
+	Idle           time.Duration // of a relayed session after that; default 30 min
 	Reply          time.Duration // for a reply of the backend; default 10 min (RFC 5321 §4.5.3.2.6)
-	Login          time.Duration // from the start until bytes are carried across unseen; default 0: no limit
+	Login          time.Duration // from the start until bytes are carried across unseen, or a codec.Settler has logged in; default 0: no limit
+	DataConnect    time.Duration // for a client's data connection to come; default 30 s
 	Linger         time.Duration // waiting for the peer's FIN after ours; default 5 s
 	Stress         time.Duration // the most that Handshake, Command and Linger are under stress; default 10 s
 }
@@ -105,6 +110,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Output, 64<<10)
 	setDefault(&l.Idle, 30*time.Minute)
 	setDefault(&l.Reply, 10*time.Minute)
+	setDefault(&l.DataConnect, 30*time.Second)
 	setDefault(&l.Linger, 5*time.Second)
 	setDefault(&l.Stress, 10*time.Second)
 }
@@ -150,6 +156,7 @@ type Engine struct {
 	goodbye  context.Context // done when the sessions are told goodbye
 	sayBye   context.CancelFunc
 	nextID   atomic.Uint64 // a codec.ConnID; begins with the time of the start
+	random   [8]byte       // tells our bindings from those of other processes
 	stage    atomic.Uint32
 
 	loops    atomic.Pointer[[]*loop]
@@ -200,6 +207,7 @@ func New(cfg Config) (*Engine, error) {
 	e.door = newDoor(cfg.Admission)
 	e.Admit(cfg.Admission, backends)
 	e.nextID.Store(uint64(e.start.UnixMilli()) << 20)
+	_, _ = rand.Read(e.random[:]) // never fails
 	e.goodbye, e.sayBye = context.WithCancel(context.Background())
 	e.loops.Store(new([]*loop))
 

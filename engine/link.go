@@ -287,14 +287,16 @@ func (l *link) await() error {
 	err = raw.Read(func(fd uintptr) bool {
 		buf := getBody()
 		var n int
-		if n, failed = unix.Read(int(fd), *buf); n > 0 {
+		for n, failed = unix.Read(int(fd), *buf); failed == unix.EINTR; n, failed = unix.Read(int(fd), *buf) {
+		}
+		if n > 0 {
 			off.ahead, off.unread = buf, (*buf)[:n]
 			return true
 		}
 		putBody(buf)
 		return failed != unix.EAGAIN
 	})
-	if err == nil && failed != nil && failed != unix.EINTR {
+	if err == nil && failed != nil {
 		err = os.NewSyscallError("read", failed)
 	}
 	return err

@@ -46,7 +46,7 @@ func (w *way) forward(data []byte) (n int, action codec.Action, err error) {
 			r.progress()
 		}
 		return 0, codec.Opaque, nil
-	case len(data) == 0:
+	case len(data) == 0 && r.data == nil:
 		return 0, codec.NeedMore, nil
 	}
 	n, w.up, w.out, action = r.session.Forward(data, w.up, w.out[:0])

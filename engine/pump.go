@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -31,12 +32,46 @@ func (r *relay) arrive() gnet.Action {
 		}
 		c.upgrade(behind)
 	default:
-		once := r.fresh
+		r.again(r.fresh)
 		r.fresh = false
-		r.forward(nil, once)
-		r.reply(nil)
 	}
 	return c.serve()
+}
+
+// again has the session look at what is there once more: at what came with the pair,
+// and at its data connections.
+func (r *relay) again(once bool) {
+	r.hold = false
+	r.forward(nil, once || r.data != nil)
+	if r.c.relay != nil && r.c.move == stay {
+		r.reply(nil)
+	}
+}
+
+// poke has the session look at its data connections again. Any goroutine.
+func (c *conn) poke() {
+	_ = c.link.lp.el.Execute(wakeContext, poke{c})
+	e := c.lst.eng
+	e.lentMu.Lock()
+	defer e.lentMu.Unlock()
+	if r := c.relay; r != nil && r.lent != nil {
+		r.lent.poke(r)
+	}
+}
+
+// poke is for a pair on its loop. One that is on its way there, or away, looks by
+// itself when it has arrived.
+type poke struct{ c *conn }
+
+func (t poke) Run(context.Context) error {
+	if c := t.c; c.heldBy() == onLoop && c.relay != nil {
+		c.link.lp.act(c, func(c *conn) gnet.Action {
+			c.relay.progress()
+			c.relay.again(true)
+			return c.serve()
+		})
+	}
+	return nil
 }
 
 // serve carries across all that can be without waiting.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -17,6 +18,10 @@ type Upstream struct {
 	TCP   *net.TCPConn    // becomes the engine's; without deadlines
 	TLS   *tlsbridge.Conn // nil in plaintext
 	Ahead []byte          // decrypted, and not consumed by the session
+
+	// Secure does the handshake of a data connection, as its client; nil: they are in
+	// clear. It is called on a goroutine, until ctx is done at the latest.
+	Secure func(ctx context.Context, tcp *net.TCPConn) (*tlsbridge.Conn, error)
 }
 
 // relay is the backend's side of a connection. The pair has one holder: both sides
@@ -28,6 +33,7 @@ type relay struct {
 	stream                // the backend's
 	due     time.Duration // when the pair has been idle for too long
 	content content
+	data    *channel  // nil where there are no data connections
 	lent    *carriage // nil on the loop
 
 	opaque    bool                    // bytes are carried across unseen
@@ -58,6 +64,11 @@ func (c *conn) connect() {
 		}
 	}()
 	client := &codec.Client{Peer: &c.peer}
+	var data *channel
+	if c.lst.Data != nil {
+		data = &channel{c: c}
+		client.Data = data
+	}
 	if c.layer == secure {
 		state := c.tls.ConnectionState()
 		client.TLS = &state
@@ -79,7 +90,10 @@ func (c *conn) connect() {
 	}
 	c.lst.stats.dialed.Add(1)
 	c.lst.stats.relayed.Add(1)
-	r := &relay{c: c, session: c.session.(codec.Relayed), fresh: true}
+	r := &relay{c: c, session: c.session.(codec.Relayed), data: data, fresh: true}
+	if data != nil {
+		data.backend, data.secure = up.TCP.RemoteAddr().(*net.TCPAddr).AddrPort(), up.Secure
+	}
 	r.link.lp, r.tls = c.link.lp, up.TLS
 	r.link.detour().tc = up.TCP
 	if r.tls != nil {
@@ -119,6 +133,9 @@ func (c *conn) dropRelay() {
 	e.lentMu.Lock() // from interrupt
 	c.relay = nil
 	e.lentMu.Unlock()
+	if r.data != nil {
+		r.data.Close()
+	}
 	if r.tls != nil && !c.marks.has(torn) && r.link.failure() == nil && (r.link.gc != nil || r.link.tc() != nil) {
 		_ = r.tls.CloseNotify()
 		if r.link.gc != nil {
@@ -252,7 +269,6 @@ func (r *relay) count() {
 // giveBack returns the backend's side to the loop.
 func (r *relay) giveBack() error {
 	r.count()
-	r.lent = nil
 	return r.link.giveBack(r)
 }
 
@@ -272,6 +288,8 @@ func (r *relay) patience() (time.Duration, Reason, codec.Refusal) {
 		return min(limits.BodyStall, slowest), ReasonBodyTimeout, codec.TimedOut
 	case r.session.Outstanding():
 		return limits.Reply, ReasonBackendTimeout, codec.Unavailable
+	case r.settled():
+		return limits.Idle, ReasonIdle, codec.TimedOut
 	default:
 		return r.c.lst.patience(limits.Command), ReasonCommandTimeout, codec.TimedOut
 	}
@@ -281,9 +299,27 @@ func (r *relay) patience() (time.Duration, Reason, codec.Refusal) {
 func (r *relay) progress() {
 	patience, _, _ := r.patience()
 	r.due = r.c.lst.eng.now() + patience
-	if login := r.c.loginDue(); login != 0 && !r.opaque {
+	if login := r.c.loginDue(); login != 0 && !r.settled() {
 		r.due = min(r.due, login)
 	}
+}
+
+// settled reports whether the client has logged in.
+func (r *relay) settled() bool {
+	if r.opaque {
+		return true
+	}
+	s, ok := r.session.(codec.Settler)
+	return ok && s.LoggedIn()
+}
+
+// overdue reports whether the pair has been idle for too long. While a transfer gets
+// on, it is not.
+func (r *relay) overdue(now time.Duration) bool {
+	if now >= r.due && r.data.busy() {
+		r.progress()
+	}
+	return now >= r.due
 }
 
 // forwarded takes note of what Forward has consumed.

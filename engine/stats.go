@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"starttlsd/codec"
 	"starttlsd/tlsbridge"
 )
 
@@ -44,8 +45,9 @@ type Counts struct {
 	Resumed     uint64 // of these, by a session ticket
 	Failed      uint64 // handshakes that did not
 	FailedBy    [tlsbridge.NumReasons]uint64
-	Refused     uint64 // STARTTLS answered with "not now", and implicit TLS that could not be served
-	Injected    uint64 // plaintext behind STARTTLS
+	Refused     uint64                      // STARTTLS answered with "not now", and implicit TLS that could not be served
+	Injected    uint64                      // plaintext behind STARTTLS
+	Transfers   [codec.NumDataFaults]uint64 // over data connections, by what has failed; at codec.NoFault those that were complete
 }
 
 // EndedBy is the number of connections that ended for r.
@@ -100,6 +102,7 @@ type counters struct {
 	accepted, commands, upgrades, resumed, failed, refused, injected atomic.Uint64
 	dialed, dialFailed, toBackend, fromBackend                       atomic.Uint64
 	ended                                                            [numReasons]atomic.Uint64
+	transfers                                                        [codec.NumDataFaults]atomic.Uint64
 	failedBy                                                         [tlsbridge.NumReasons]atomic.Uint64
 	open, lent, relayed                                              atomic.Int64
 	layers                                                           [len(layerNames)]atomic.Int64
@@ -151,6 +154,9 @@ func (n *counters) addTo(c *Counts) {
 	}
 	for i := range n.failedBy {
 		c.FailedBy[i] += n.failedBy[i].Load()
+	}
+	for i := range n.transfers {
+		c.Transfers[i] += n.transfers[i].Load()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"slices"
 )
@@ -29,6 +30,16 @@ const bindingMark = "tlsbridge binding 1 "
 func NewBinding() *Binding {
 	b := &Binding{}
 	_, _ = rand.Read(b.id[:]) // never fails
+	return b
+}
+
+// BindingOf returns the binding of the connection that a process has given this
+// number, without a need to keep it. process is random, so that no other process has
+// the same; the binding itself need not be secret.
+func BindingOf(process [8]byte, connection uint64) *Binding {
+	b := &Binding{}
+	copy(b.id[:], process[:])
+	binary.BigEndian.PutUint64(b.id[len(process):], connection)
 	return b
 }
 

@@ -66,7 +66,7 @@ func (s *Session) endTransfer() string {
 }
 
 // faults are replies (RFC 959 §5.4, RFC 4217 §10).
-var faults = [...]string{
+var faults = [codec.NumDataFaults]string{
 	codec.NoFault:         "426 The transfer has ended",
 	codec.FaultNoClient:   "425 No data connection has come",
 	codec.FaultNoBackend:  "425 The server behind this one opens no data connection",

@@ -1,0 +1,310 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"starttlsd/codec"
+	"starttlsd/tlsbridge"
+)
+
+// dataDial bounds a connection to the backend's data port.
+const dataDial = 10 * time.Second
+
+// dataLinger is how long the end of a client's data connection is waited for.
+const dataLinger = 2 * time.Second
+
+// sides are the two connections of a transfer; nil is one that is not there.
+type sides struct{ client, backend *net.TCPConn }
+
+// reset ends both so that nobody takes what came for the whole. Any goroutine.
+func (s *sides) reset() {
+	for _, tc := range []*net.TCPConn{s.client, s.backend} {
+		if tc != nil {
+			_ = tc.SetLinger(0)
+			_ = tc.Close()
+		}
+	}
+}
+
+// run is a transfer's goroutine: it connects, waits for the backend to accept the
+// command, does the handshakes, and carries the bytes across.
+func (t *transfer) run() {
+	e := t.lst.eng
+	defer t.done()
+	var s sides
+	defer func() {
+		if v := recover(); v != nil {
+			e.panicked(t.id, v)
+			t.become(codec.DataFailed, codec.FaultBackend)
+		}
+		s.reset() // what has ended in good order is closed
+	}()
+	permit, fault, err := t.connect(&s)
+	if err == nil {
+		if permit != nil {
+			defer permit.Release()
+		}
+		stop := context.AfterFunc(t.ctx, s.reset) // whatever waits on them ends
+		defer stop()
+		t.become(codec.DataConnected, codec.NoFault)
+		select {
+		case <-t.start:
+		case <-t.ctx.Done():
+			return
+		}
+		fault, err = t.move(&s, permit)
+	}
+	if fault == codec.NoFault {
+		t.lst.stats.transfers[fault].Add(1)
+		return
+	}
+	t.become(codec.DataFailed, fault)
+	if t.ctx.Err() == nil {
+		t.lst.stats.transfers[fault].Add(1)
+		e.log.Info("transfer failed", "id", t.id, "listener", t.lst.Name, "fault", fault.String(), "err", err)
+	}
+}
+
+// connect brings both connections about, and books the handshake: what can fail does
+// so before the backend has the command.
+func (t *transfer) connect(s *sides) (*tlsbridge.Permit, codec.DataFault, error) {
+	var err error
+	if s.client, err = t.meet(); err != nil {
+		return nil, codec.FaultNoClient, err
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, dataDial)
+	defer cancel()
+	d := net.Dialer{KeepAlive: -1}
+	nc, err := d.DialContext(ctx, "tcp", t.backend.String())
+	if err != nil {
+		return nil, codec.FaultNoBackend, err
+	}
+	s.backend = nc.(*net.TCPConn)
+	if t.tls == nil {
+		return nil, codec.NoFault, nil
+	}
+	permit, err := t.lst.eng.slots.Reserve(t.limited)
+	if err != nil {
+		return nil, codec.FaultBusy, err
+	}
+	return permit, codec.NoFault, nil
+}
+
+// meet waits for the client's connection to the port, or connects to the client.
+func (t *transfer) meet() (*net.TCPConn, error) {
+	if t.ln != nil {
+		defer t.closePort()
+		return t.accept()
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, t.lst.Limits.DataConnect)
+	defer cancel()
+	d := net.Dialer{KeepAlive: -1}
+	if t.local.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.local, 0))
+	}
+	nc, err := d.DialContext(ctx, "tcp", t.aim.String())
+	if err != nil {
+		return nil, err
+	}
+	return nc.(*net.TCPConn), nil
+}
+
+// accept takes the client's connection. Others are closed, and do not keep it away.
+func (t *transfer) accept() (*net.TCPConn, error) {
+	e, ln := t.lst.eng, t.ln
+	_ = ln.SetDeadline(e.deadline(e.now() + t.lst.Limits.DataConnect))
+	stop := context.AfterFunc(t.ctx, func() { _ = ln.SetDeadline(past) })
+	defer stop()
+	for {
+		tc, err := ln.AcceptTCP()
+		if err != nil {
+			return nil, err
+		}
+		from, ok := tc.RemoteAddr().(*net.TCPAddr)
+		if ok && from.AddrPort().Addr().Unmap().WithZone("") == t.client.WithZone("") {
+			_ = tc.SetKeepAlive(false)
+			return tc, nil
+		}
+		_ = tc.Close()
+		if ok {
+			e.refusals.add(from.AddrPort().Addr(), t.lst.Name, "foreign_data_connection")
+			e.log.Warn("a data connection from another address", "id", t.id, "listener", t.lst.Name, "from", from, "client", t.client)
+		}
+	}
+}
+
+// move does the handshakes and carries the bytes across. Both connections are closed
+// in good order if it fails at nothing.
+func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, error) {
+	client, backend := t.stream(s.client), t.stream(s.backend)
+	defer client.link.free()
+	defer backend.link.free()
+	if t.tls != nil {
+		tls, err := t.handshake(&client.link, permit)
+		if err != nil {
+			if errors.Is(err, tlsbridge.ErrNotResumed) {
+				return codec.FaultNotResumed, err
+			}
+			return codec.FaultTLS, err
+		}
+		client.tls = tls
+	}
+	if t.secureBackend != nil {
+		ctx, cancel := context.WithTimeout(t.ctx, dataDial)
+		defer cancel()
+		tls, err := t.secureBackend(ctx, s.backend)
+		if err != nil {
+			return codec.FaultBackend, err
+		}
+		backend.tls = tls
+		tls.SetLink(&backend.link)
+	}
+	from, to, here, there := backend, client, codec.FaultBackend, codec.FaultClient
+	if t.way == codec.Upload {
+		from, to, here, there = client, backend, codec.FaultClient, codec.FaultBackend
+	}
+	switch at, err := t.copy(to, from); {
+	case err == nil:
+	case at == to:
+		return there, err
+	case from == client && errors.Is(err, io.ErrUnexpectedEOF):
+		return codec.FaultTruncated, err
+	default:
+		return here, err
+	}
+	client.halfClose()
+	backend.halfClose()
+	if t.ctx.Err() != nil {
+		return here, t.ctx.Err()
+	}
+	t.become(codec.DataDone, codec.NoFault)
+	t.part(s)
+	return codec.NoFault, nil
+}
+
+// stream is one side, as a lent one.
+func (t *transfer) stream(tc *net.TCPConn) *stream {
+	s := &stream{link: link{lp: t.c.link.lp}}
+	s.link.detour().tc = tc
+	s.link.mayStall(t.lst.Limits.BodyStall)
+	return s
+}
+
+// handshake does the client's, on this goroutine, with the process's slots.
+func (t *transfer) handshake(l *link, permit *tlsbridge.Permit) (*tlsbridge.Conn, error) {
+	e := t.lst.eng
+	conn, err := tlsbridge.Accept(&waited{link: l}, t.tls, tlsbridge.Options{
+		Permit:  permit,
+		Budget:  t.lst.Limits.HandshakeInput,
+		Timeout: t.lst.Limits.Handshake,
+		OnPanic: func(v any, stack []byte) {
+			e.panics.Add(1)
+			e.log.Error("panic in a TLS callback", "id", t.id, "panic", v, "stack", string(stack))
+		},
+	})
+	if err == nil {
+		conn.SetLink(l)
+	}
+	return conn, err
+}
+
+// copy carries everything from one side to the other, until the good end of from. With
+// an error comes the side that it is of. While it waits, there is no buffer.
+func (t *transfer) copy(to, from *stream) (*stream, error) {
+	e, limits := t.lst.eng, &t.lst.Limits
+	counter := &t.lst.stats.fromBackend
+	if t.way == codec.Upload {
+		counter = &t.lst.stats.toBackend
+	}
+	began, total := e.now(), 0
+	for {
+		due := e.now() + limits.BodyStall
+		if t.way == codec.Upload { // it may not trickle either
+			due = min(due, began+bodyGrace+time.Duration(total/limits.BodyRate)*time.Second)
+		}
+		_ = from.link.off.tc.SetReadDeadline(e.deadline(due))
+		if from.tls == nil || from.tls.Buffered() == 0 {
+			if err := from.link.await(); err != nil {
+				return from, err
+			}
+		}
+		buf := getBody()
+		n, err := from.read(*buf)
+		var failed error
+		if n > 0 {
+			failed = to.write((*buf)[:n])
+			counter.Add(uint64(n))
+			total += n
+		}
+		putBody(buf)
+		switch {
+		case failed != nil:
+			return to, failed
+		case err == io.EOF:
+			return nil, nil
+		case errors.Is(err, tlsbridge.ErrWouldBlock): // nothing but what TLS says to itself
+		case err != nil:
+			return from, err
+		}
+	}
+}
+
+// part closes both connections, when the other ends have too, or have had time to. To
+// close with unread input would take our last words with it.
+func (t *transfer) part(s *sides) {
+	e := t.lst.eng
+	linger := min(t.lst.Limits.Linger, dataLinger)
+	buf := getBody()
+	defer putBody(buf)
+	for _, tc := range []*net.TCPConn{s.client, s.backend} {
+		_ = tc.SetReadDeadline(e.deadline(e.now() + linger))
+		for err := error(nil); err == nil; {
+			_, err = tc.Read(*buf)
+		}
+		_ = tc.Close()
+	}
+}
+
+// waited is a link for tlsbridge.Accept.
+type waited struct {
+	*link
+	err error // Read has nothing more to give
+}
+
+// Read implements tlsbridge.Waiter.
+func (w *waited) Read(p []byte) (int, error) {
+	switch {
+	case w.off.ahead != nil:
+		return w.link.Read(p)
+	case w.err != nil:
+		return 0, w.err
+	}
+	return 0, tlsbridge.ErrWouldBlock
+}
+
+// Await implements tlsbridge.Waiter.
+func (w *waited) Await() error {
+	if w.off.ahead != nil || w.err != nil {
+		return w.err
+	}
+	switch err := w.await(); {
+	case errors.Is(err, os.ErrDeadlineExceeded): // interrupted
+		_ = w.off.tc.SetReadDeadline(time.Time{})
+	case err != nil:
+		w.err = err
+	case w.off.ahead == nil:
+		w.err = io.EOF
+	}
+	return nil
+}
+
+// Interrupt implements tlsbridge.Waiter.
+func (w *waited) Interrupt() { _ = w.off.tc.SetReadDeadline(past) }
+
+var _ tlsbridge.Waiter = (*waited)(nil)
