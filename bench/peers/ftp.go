@@ -22,7 +22,7 @@ func FTPMain(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags := flag.NewFlagSet("ftp", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each server has its turn")
-	flags.IntVar(&o.mib, "mib", 1024, "MiB that go across in a turn, each way; as many are needed in TMPDIR twice")
+	flags.IntVar(&o.mib, "mib", 1024, "MiB that go across in a turn, each way; uploads need as many in TMPDIR")
 	flags.IntVar(&o.idle, "idle", 2000, "idle sessions of a turn, each of which takes vsftpd some 0.7 MB")
 	flags.DurationVar(&o.settle, "settle", 10*time.Second, "from the last idle session to the measurement")
 	quick := flags.Bool("quick", false, "a pass of a few seconds, to see that all of it works")
