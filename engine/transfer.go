@@ -16,6 +16,9 @@ import (
 // dataDial bounds a connection to the backend's data port.
 const dataDial = 10 * time.Second
 
+// slowStart is as far as a client that sends little may wait for acknowledgements.
+const slowStart = 64 << 10
+
 // dataLinger is how long the end of a client's data connection is waited for.
 const dataLinger = 2 * time.Second
 
@@ -225,7 +228,11 @@ func (t *transfer) copy(to, from *stream) (*stream, error) {
 	began, total := e.now(), 0
 	for {
 		due := e.now() + limits.BodyStall
-		if t.way == codec.Upload { // it may not trickle either
+		if t.way == codec.Upload {
+			if total < slowStart {
+				acknowledge(from.link.off.tc)
+			}
+			// It may not trickle either.
 			due = min(due, began+bodyGrace+time.Duration(total/limits.BodyRate)*time.Second)
 		}
 		_ = from.link.off.tc.SetReadDeadline(e.deadline(due))
