@@ -141,6 +141,40 @@ var dialects = []*dialect{
 			}
 		},
 	},
+	{
+		name: "ftp", login: true, final: `^[1-5]\d\d `,
+		hello:    ask{"FEAT\r\n", "^211 "},
+		offered:  []string{"MLST", "UTF8", "PBSZ", "PROT", "EPSV"},
+		withheld: []string{"AUTH", "CCC", "MODE", "EPRT"},
+		starttls: ask{"AUTH TLS\r\n", "^234"},
+		injected: "^421",
+		noop:     ask{"NOOP\r\n", "^200"},
+		quit:     ask{"QUIT\r\n", "^221"},
+		twice:    ask{"AUTH TLS\r\n", "^503"},
+		args:     ask{"AUTH TLS x\r\n", "^504"},
+		secrets:  []ask{{"USER u\r\n", "^530"}, {"PASS AGEAYg==\r\n", "^530"}, {"ACCT AGEAYg==\r\n", "^530"}},
+		open:     []ask{{"USER u\r\n", "^331"}, {"PASS p\r\n", "^230"}, {"CWD /d\r\n", "^250"}, {"PWD\r\n", "^257"}},
+		banner:   "220-stub\r\n220 in two lines\r\n",
+		answer: func(line string) string {
+			switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
+			case "FEAT":
+				return "211-Features\r\n AUTH TLS\r\n CCC\r\n MODE Z\r\n EPRT\r\n MLST type*;\r\n UTF8\r\n211 End\r\n"
+			case "USER":
+				return "331 password\r\n"
+			case "PASS":
+				return "230-in\r\n  with\r\n230 words\r\n"
+			case "CWD":
+				return "250 ok\r\n"
+			case "PWD":
+				return "257 \"/\"\r\n"
+			case "QUIT":
+				return "221 bye\r\n"
+			case "AUTH":
+				return "502 no\r\n"
+			}
+			return "200 ok\r\n"
+		},
+	},
 }
 
 const sieveList = "\"IMPLEMENTATION\" \"stub\"\r\n\"SIEVE\" \"fileinto\"\r\n\"SASL\" \"PLAIN SCRAM-SHA-256-PLUS\"\r\n\"STARTTLS\"\r\n\"VERSION\" \"1.0\"\r\nOK\r\n"

@@ -30,6 +30,10 @@ func startGateway(t *testing.T, more, perListener string) *gateway {
 	yaml := "hostname: front.example\nlisteners:\n"
 	for _, d := range dialects {
 		g.stubs[d] = startStub(t, d)
+		perListener := perListener
+		if d.name == "ftp" { // which has words for that
+			perListener = strings.ReplaceAll(perListener, "require_tls: true", "require_tls: data")
+		}
 		for _, mode := range []string{"starttls", "implicit"} {
 			yaml += fmt.Sprintf("  - {address: '127.0.0.1:0', protocol: %s, tls: %s, backend: 'tcp://%s'%s}\n",
 				d.name, mode, g.stubs[d].addr, perListener)
@@ -242,7 +246,7 @@ func TestGatewayGarbageForAHandshake(t *testing.T) {
 // F18: not now, and plaintext goes on; a ClientHello all the same is no hang.
 func TestGatewayRefusedSTARTTLS(t *testing.T) {
 	g := startGateway(t, "limits: {handshakes_per_client: 1, per_client_loopback: true, connections_per_client: 1000, connection_rate_per_client: 10000}\n", "")
-	refusal := map[string]string{"smtp": "^454", "lmtp": "^454", "imap": "^a NO", "pop3": "^-ERR", "sieve": "^NO", "nntp": "^580"}
+	refusal := map[string]string{"smtp": "^454", "lmtp": "^454", "imap": "^a NO", "pop3": "^-ERR", "sieve": "^NO", "nntp": "^580", "ftp": "^431"}
 	first := dialects[0]
 	talk(t, first, g.starttls[first]).upgrade(tls.VersionTLS13)
 	everyDialect(t, func(t *testing.T, d *dialect) {

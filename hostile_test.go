@@ -34,7 +34,7 @@ func TestGatewayBackendsThatAreNotToBeTrusted(t *testing.T) {
 				}
 				converse(r, say, note, func(line string) string {
 					if tag, ok := startsTLS(line); ok {
-						return map[string]string{"imap": tag + " NO no\r\n", "pop3": "-ERR no\r\n", "sieve": "NO\r\n", "nntp": "580 no\r\n"}[d.name] +
+						return map[string]string{"imap": tag + " NO no\r\n", "pop3": "-ERR no\r\n", "sieve": "NO\r\n", "nntp": "580 no\r\n", "ftp": "431 no\r\n"}[d.name] +
 							map[bool]string{true: "454 no\r\n"}[d.final == `^\d{3} `]
 					}
 					return answer(line)
@@ -51,7 +51,7 @@ func TestGatewayBackendsThatAreNotToBeTrusted(t *testing.T) {
 				converse(r, say, note, func(line string) string {
 					if tag, ok := startsTLS(line); ok {
 						return map[string]string{"imap": tag + " OK go\r\n* CAPABILITY EVIL\r\n", "pop3": "+OK go\r\n+OK evil\r\n",
-							"sieve": "OK\r\n\"EVIL\"\r\nOK\r\n", "nntp": "382 go\r\n101 evil\r\n.\r\n"}[d.name] +
+							"sieve": "OK\r\n\"EVIL\"\r\nOK\r\n", "nntp": "382 go\r\n101 evil\r\n.\r\n", "ftp": "234 go\r\n230 evil\r\n"}[d.name] +
 							map[bool]string{true: "220 go\r\n250 evil\r\n"}[d.final == `^\d{3} `]
 					}
 					return answer(line)
@@ -132,5 +132,5 @@ func startsTLS(line string) (tag string, ok bool) {
 	if tag, verb, cut := strings.Cut(line, " "); cut && strings.EqualFold(verb, "STARTTLS") {
 		return tag, true
 	}
-	return "", strings.EqualFold(line, "STARTTLS") || strings.EqualFold(line, "STLS")
+	return "", strings.EqualFold(line, "STARTTLS") || strings.EqualFold(line, "STLS") || strings.EqualFold(line, "AUTH TLS")
 }

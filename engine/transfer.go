@@ -267,12 +267,11 @@ func (t *transfer) copy(to, from *stream) (*stream, error) {
 func (t *transfer) part(s *sides) {
 	e := t.lst.eng
 	linger := min(t.lst.Limits.Linger, dataLinger)
-	buf := getBody()
-	defer putBody(buf)
+	var rest [512]byte
 	for _, tc := range []*net.TCPConn{s.client, s.backend} {
 		_ = tc.SetReadDeadline(e.deadline(e.now() + linger))
 		for err := error(nil); err == nil; {
-			_, err = tc.Read(*buf)
+			_, err = tc.Read(rest[:])
 		}
 		_ = tc.Close()
 	}
