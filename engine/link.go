@@ -31,7 +31,8 @@ type link struct {
 type detour struct {
 	tc      *net.TCPConn               // nil unless lent
 	fd      int                        // between leave and adopt: the descriptor taken from gnet; ours to close
-	ahead   *[]byte                    // of bodyBuffers; nil when unread is empty
+	ahead   *[]byte                    // of bodyBuffers or dataBuffers; nil when unread is empty
+	much    bool                       // of dataBuffers
 	unread  []byte                     // read from tc, not yet by us: comes before everything else
 	prefix  *bytebufferpool.ByteBuffer // read by gnet, not yet by us: comes before what gc and tc have
 	taken   int                        // of prefix
@@ -285,15 +286,16 @@ func (l *link) await() error {
 	}
 	var failed error // an error is told once: a read behind it would see EOF
 	err = raw.Read(func(fd uintptr) bool {
-		buf := getBody()
+		buf := off.getAhead()
 		var n int
-		for n, failed = unix.Read(int(fd), *buf); failed == unix.EINTR; n, failed = unix.Read(int(fd), *buf) {
+		for failed = unix.EINTR; failed == unix.EINTR; {
+			n, failed = unix.Read(int(fd), (*buf)[:min(len(*buf), dataSize)])
 		}
 		if n > 0 {
 			off.ahead, off.unread = buf, (*buf)[:n]
 			return true
 		}
-		putBody(buf)
+		off.putAhead(buf)
 		return failed != unix.EAGAIN
 	})
 	if err == nil && failed != nil {
@@ -304,8 +306,23 @@ func (l *link) await() error {
 
 func (d *detour) freeAhead() {
 	if d.ahead != nil {
-		putBody(d.ahead)
+		d.putAhead(d.ahead)
 		d.ahead, d.unread = nil, nil
+	}
+}
+
+func (d *detour) getAhead() *[]byte {
+	if d.much {
+		return dataBuffers.Get().(*[]byte)
+	}
+	return getBody()
+}
+
+func (d *detour) putAhead(b *[]byte) {
+	if d.much {
+		dataBuffers.Put(b)
+	} else {
+		putBody(b)
 	}
 }
 

@@ -16,9 +16,6 @@ import (
 // dataDial bounds a connection to the backend's data port.
 const dataDial = 10 * time.Second
 
-// slowStart is as far as a client that sends little may wait for acknowledgements.
-const slowStart = 64 << 10
-
 // dataLinger is how long the end of a client's data connection is waited for.
 const dataLinger = 2 * time.Second
 
@@ -194,7 +191,7 @@ func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, er
 // stream is one side, as a lent one.
 func (t *transfer) stream(tc *net.TCPConn) *stream {
 	s := &stream{link: link{lp: t.c.link.lp}}
-	s.link.detour().tc = tc
+	s.link.off = &detour{tc: tc, much: true}
 	s.link.mayStall(t.lst.Limits.BodyStall)
 	return s
 }
@@ -215,51 +212,6 @@ func (t *transfer) handshake(l *link, permit *tlsbridge.Permit) (*tlsbridge.Conn
 		conn.SetLink(l)
 	}
 	return conn, err
-}
-
-// copy carries everything from one side to the other, until the good end of from. With
-// an error comes the side that it is of. While it waits, there is no buffer.
-func (t *transfer) copy(to, from *stream) (*stream, error) {
-	e, limits := t.lst.eng, &t.lst.Limits
-	counter := &t.lst.stats.fromBackend
-	if t.way == codec.Upload {
-		counter = &t.lst.stats.toBackend
-	}
-	began, total := e.now(), 0
-	for {
-		due := e.now() + limits.BodyStall
-		if t.way == codec.Upload {
-			if total < slowStart {
-				acknowledge(from.link.off.tc)
-			}
-			// It may not trickle either.
-			due = min(due, began+bodyGrace+time.Duration(total/limits.BodyRate)*time.Second)
-		}
-		_ = from.link.off.tc.SetReadDeadline(e.deadline(due))
-		if from.tls == nil || from.tls.Buffered() == 0 {
-			if err := from.link.await(); err != nil {
-				return from, err
-			}
-		}
-		buf := getBody()
-		n, err := from.read(*buf)
-		var failed error
-		if n > 0 {
-			failed = to.write((*buf)[:n])
-			counter.Add(uint64(n))
-			total += n
-		}
-		putBody(buf)
-		switch {
-		case failed != nil:
-			return to, failed
-		case err == io.EOF:
-			return nil, nil
-		case errors.Is(err, tlsbridge.ErrWouldBlock): // nothing but what TLS says to itself
-		case err != nil:
-			return from, err
-		}
-	}
 }
 
 // part closes both connections, when the other ends have too, or have had time to. To
