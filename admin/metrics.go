@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/expfmt"
 
+	"starttlsd/codec"
 	"starttlsd/engine"
 	"starttlsd/tlsbridge"
 )
@@ -128,6 +129,7 @@ var (
 	took       = desc("handshake_seconds", "From the complete ClientHello to the end of a handshake that succeeded.", ofListener...)
 	sessions   = desc("tls_sessions_total", "Upgrades by what was negotiated.", with("version", "cipher", "group")...)
 	relayBytes = desc("relay_bytes_total", "Bytes on backends' connections.", with("direction")...)
+	transfers  = desc("transfers_total", "Transfers over data connections (ftp), by what has come of them.", with("outcome")...)
 	dials      = desc("backend_dials_total", "Connections to backends, by what has come of it.", with("outcome")...)
 	deliveries = desc("deliveries_total", "Messages for a Maildir, by what has come of them.", with("outcome")...)
 )
@@ -253,6 +255,19 @@ func (s sink) listener(l *engine.ListenerStats, address, protocol string) {
 	}
 	s.count(relayBytes, l.ToBackend, address, protocol, "to_backend")
 	s.count(relayBytes, l.FromBackend, address, protocol, "from_backend")
+	if protocol == "ftp" {
+		s.transfers(l, address, protocol)
+	}
 	s.count(dials, l.Dialed, address, protocol, "ok")
 	s.count(dials, l.NoBackend, address, protocol, "failed")
+}
+
+func (s sink) transfers(l *engine.ListenerStats, address, protocol string) {
+	for f, n := range l.Transfers {
+		outcome := "ok"
+		if f := codec.DataFault(f); f != codec.NoFault {
+			outcome = "failed_" + f.String()
+		}
+		s.count(transfers, n, address, protocol, outcome)
+	}
 }

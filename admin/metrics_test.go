@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"starttlsd/codec"
 	"starttlsd/engine"
 	"starttlsd/engine/enginetest"
 )
@@ -26,9 +27,11 @@ func sample() Metrics {
 	l.Handshakes = engine.Histogram{Below: make([]uint64, len(engine.HistogramBounds)), Count: 5, Sum: 90 * time.Millisecond}
 	l.Handshakes.Below[len(l.Handshakes.Below)-1] = 5
 	other := engine.ListenerStats{Name: "imap [::1]:143"}
+	files := engine.ListenerStats{Name: "ftp [::1]:21"}
+	files.Transfers[codec.NoFault], files.Transfers[codec.FaultNotResumed] = 9, 2
 	return Metrics{
 		Version: "v1", Ready: true, Engine: engine.Stats{MaxConnections: 100},
-		Listeners:  []engine.ListenerStats{other, l},
+		Listeners:  []engine.ListenerStats{files, other, l},
 		Deliveries: map[string]Deliveries{l.Name: {Stored: 8, Failed: 1}},
 		Certificates: []CertificateStatus{
 			{File: "a.pem", Names: []string{"mx.example"}, NotAfter: time.Unix(2e9, 0)},
@@ -105,6 +108,8 @@ func TestMetricsAreAsPrometheusWantsThem(t *testing.T) {
 		`starttlsd_handshake_seconds_sum{listener="127.0.0.1:25",protocol="smtp"} 0.09`,
 		`starttlsd_connections_accepted_total{listener="[::1]:143",protocol="imap"} 0`,
 		`starttlsd_deliveries_total{listener="127.0.0.1:25",outcome="stored",protocol="smtp"} 8`,
+		`starttlsd_transfers_total{listener="[::1]:21",outcome="ok",protocol="ftp"} 9`,
+		`starttlsd_transfers_total{listener="[::1]:21",outcome="failed_not_resumed",protocol="ftp"} 2`,
 		`starttlsd_certificate_expiry_timestamp_seconds{file="a.pem",name="mx.example"} 2e+09`,
 		`starttlsd_certificate_stale{file="",name=""} 1`,
 		`starttlsd_connections_limit 100`, `starttlsd_ticket_keys_shared 0`, `starttlsd_ticket_keys_current 1`,
