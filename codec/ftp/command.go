@@ -2,6 +2,7 @@ package ftp
 
 import (
 	"bytes"
+	"strings"
 
 	"starttlsd/codec"
 )
@@ -52,7 +53,7 @@ var commands = map[string]*command{
 	"USER": {(*Session).user, login, needsArg},
 	"PASS": {(*Session).pass, login, 0},
 	"ACCT": {(*Session).pass, login, needsArg},
-	"HOST": {(*Session).pass, other, needsArg | junk},
+	"HOST": {(*Session).host, other, needsArg | junk},
 	"REIN": {(*Session).pass, rein, noArg | junk},
 	"QUIT": {(*Session).quit, quit, beforeTLS | alone},
 	// RFC 959 §4.1.2, RFC 2428, RFC 3659
@@ -218,6 +219,16 @@ func (s *Session) pass(c *command, line, _, up, out []byte) ([]byte, []byte, cod
 
 func (s *Session) user(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
 	s.login = false
+	return s.send(c.kind, line, up), out, codec.Continue
+}
+
+// host names no other host than the handshake did, whose certificate the client has
+// seen (RFC 7151 §3.2).
+func (s *Session) host(c *command, line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
+	if s.sni != "" && !strings.EqualFold(string(arg), s.sni) {
+		out, action := s.refuse(out, "504 TLS was asked for another host")
+		return up, out, action
+	}
 	return s.send(c.kind, line, up), out, codec.Continue
 }
 

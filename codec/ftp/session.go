@@ -94,6 +94,7 @@ type Session struct {
 	peer  *codec.Peer
 	relay *relay // nil until there is a backend
 	line  codec.Line
+	sni   string // the host that the client has asked for in its handshake
 
 	commands  uint32
 	transfers uint32 // that were complete
@@ -136,8 +137,9 @@ func (s *Session) GoAhead(out []byte) []byte {
 }
 
 // Secured implements codec.Session. The user has to log in again (RFC 4217 §4.2).
-func (s *Session) Secured(_ *tls.ConnectionState, out []byte) []byte {
+func (s *Session) Secured(state *tls.ConnectionState, out []byte) []byte {
 	s.implicit = s.phase == silent
+	s.sni = state.ServerName
 	s.secured, s.known, s.relay = true, false, nil
 	s.line.Reset()
 	s.reset()
