@@ -116,6 +116,9 @@ func startVsftpd(t *testing.T, more ...string) *realFTP {
 // each other as packages.
 const unpacked = "/opt/starttlsd-interop"
 
+// pureHash is of the password "secret". pure-pw would make one that takes seconds.
+const pureHash = "$1$interop$xzlohXVvdOROU.alU3G23/"
+
 // startPureFTPd starts one with a virtual user.
 func startPureFTPd(t *testing.T, _ ...string) *realFTP {
 	t.Helper()
@@ -123,8 +126,8 @@ func startPureFTPd(t *testing.T, _ ...string) *realFTP {
 	enginetest.Need(t, "pure-ftpd", "pure-pw")
 	s := newRealFTP(t, "Pure-FTPd")
 	s.user, s.password = "alice", "secret"
-	users := filepath.Join(s.dir, "users")
-	succeed(t, "secret\nsecret\n", []string{"pure-pw", "useradd", s.user, "-f", users, "-m", "-F", users + ".db", "-u", "1", "-g", "1", "-d", s.path("")})
+	users := enginetest.Fill(t, s.dir, "users", "USER:"+pureHash+":1:1::FILES/./::::::::::::\n", "USER", s.user, "FILES", s.path(""))
+	succeed(t, "", []string{"pure-pw", "mkdb", users + ".db", "-f", users})
 	enginetest.Daemon(t, "pure-ftpd", "-S", "127.0.0.1,"+s.port, "-l", "puredb:"+users+".db", "-E", "-H", "-4", "-u", "1", "-c", "200", "-C", "200",
 		"-g", filepath.Join(s.dir, "pid"), "-O", "clf:"+filepath.Join(s.dir, "log"))
 	enginetest.Listens(t, s.port)
