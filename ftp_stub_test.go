@@ -104,7 +104,15 @@ func (c *ftpSession) answer(line string) bool {
 		}
 		c.say(line, text)
 	case "RETR", "STOR":
+		if arg == "endless" { // commands are answered meanwhile
+			data := c.data
+			c.data = nil
+			go c.endless(line, data)
+			return true
+		}
 		c.transfer(line, verb == "STOR", arg)
+	case "STAT":
+		c.say(line, "211-status\r\n"+strings.Repeat(" "+strings.Repeat("x", 900)+"\r\n", 60)+"211 end\r\n")
 	case "QUIT":
 		c.say(line, "221 bye\r\n")
 		return false
@@ -156,6 +164,21 @@ func (c *ftpSession) transfer(line string, up bool, name string) {
 		return
 	}
 	c.say(line, "226 done\r\n")
+}
+
+// endless sends until it cannot.
+func (c *ftpSession) endless(line string, data net.Listener) {
+	defer data.Close()
+	nc, err := data.Accept()
+	if err != nil {
+		return
+	}
+	defer nc.Close()
+	c.say(line, "150 go\r\n")
+	for err == nil {
+		_, err = nc.Write(make([]byte, 64<<10))
+	}
+	c.say(line, "426 broken\r\n")
 }
 
 func (s *ftpServer) commands(verb string) (n int) {

@@ -22,6 +22,7 @@ type carriage struct {
 	asked bool      // all that the client will ever say was passed on
 	still int       // directions in which nothing has come for a moment
 	ways  [2]*way
+	gone  bool // both goroutines have stopped
 }
 
 // way is one direction of a lent pair, and its goroutine's.
@@ -74,6 +75,9 @@ func (r *relay) carry() {
 	})
 	up.run()
 	<-done
+	l.mu.Lock() // from poke
+	l.gone = true
+	l.mu.Unlock()
 	r.setLent(nil)
 	c.link.off.stall.Store(0)
 }
@@ -85,11 +89,13 @@ func (r *relay) setLent(l *carriage) {
 	r.lent = l
 }
 
-// poke has both goroutines call the session again, with what is there. Called with
-// lentMu held, so that the sockets are there.
+// poke has both goroutines call the session again, with what is there. It may wait.
 func (l *carriage) poke(r *relay) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.gone { // the sockets may be too, and who has the pair looks by himself
+		return
+	}
 	for _, w := range l.ways {
 		w.again = true
 	}

@@ -28,6 +28,7 @@ type channel struct {
 	backend netip.AddrPort // of the control connection
 	secure  func(context.Context, *net.TCPConn) (*tlsbridge.Conn, error)
 	now     *transfer // nil: none
+	last    *transfer // done, but its connections may not be closed yet; nil: none
 }
 
 var _ codec.Data = (*channel)(nil)
@@ -66,7 +67,6 @@ func (ch *channel) Listen(backend uint16) (uint16, error) {
 func (ch *channel) Aim(client, backend uint16) {
 	t, err := ch.renew(backend)
 	if err != nil {
-		ch.c.lst.eng.shortage("a data connection", ch.c.lst.Name, err)
 		return
 	}
 	t.aim = netip.AddrPortFrom(ch.c.peer.Remote.Addr(), client)
@@ -78,12 +78,17 @@ func (ch *channel) renew(backend uint16) (*transfer, error) {
 	ch.Close()
 	c := ch.c
 	e := c.lst.eng
+	if ch.last != nil { // its client has begun anew
+		ch.last.cancel()
+		ch.last = nil
+	}
 	if !e.files.TryAcquire(descriptorsOfData) {
+		e.shortage("a data connection", c.lst.Name, errNoFiles)
 		return nil, errNoFiles
 	}
 	t := &transfer{
 		c: c, lst: c.lst, id: c.peer.ID, state: codec.DataReady,
-		client: c.peer.Remote.Addr().Unmap(), limited: c.client(),
+		client: c.peer.Remote.Addr().Unmap(), limited: c.lst.door.limited(c.client()),
 		backend: netip.AddrPortFrom(ch.backend.Addr(), backend), secureBackend: ch.secure,
 		start: make(chan struct{}),
 	}
@@ -104,7 +109,7 @@ func (ch *channel) Connect(way codec.Way, secure bool) {
 		}
 	}
 	if !t.leave(codec.DataReady, codec.DataConnecting) { // it has just expired
-		c.lst.eng.spawn(c.poke)
+		c.poke()
 		return
 	}
 	c.lst.eng.spawn(t.run)
@@ -112,7 +117,7 @@ func (ch *channel) Connect(way codec.Way, secure bool) {
 
 // binding ties data connections to this one.
 func (c *conn) binding() *tlsbridge.Binding {
-	return tlsbridge.BindingOf(c.lst.eng.random, uint64(c.peer.ID))
+	return tlsbridge.NewBinding(c.lst.eng.random, uint64(c.peer.ID))
 }
 
 // tlsConfig is what a handshake of the connection is done with.
@@ -147,6 +152,7 @@ func (ch *channel) Close() {
 	case codec.DataReady:
 		t.done()
 	case codec.DataDone:
+		ch.last = t
 	default:
 		t.cancel()
 	}
@@ -200,7 +206,7 @@ type transfer struct {
 
 	secureBackend func(context.Context, *net.TCPConn) (*tlsbridge.Conn, error)
 
-	ctx    context.Context // done when it is given up
+	ctx    context.Context // done when it is given up; once it is done, when it has to hurry
 	cancel context.CancelFunc
 	start  chan struct{} // closed by Start
 	once   sync.Once     // of done

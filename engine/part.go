@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"os"
 
@@ -69,14 +70,14 @@ func (r *relay) backendFailed(err error) {
 func (r *relay) endUp() error {
 	r.lent.mu.Lock()
 	r.upEnded, r.lent.asked = true, true
-	over := r.downEnded || r.owesNothing()
+	over := r.downEnded || r.owesNothing() || r.data != nil && r.data.State() == codec.DataConnecting
 	r.progress()
 	r.link.interrupt(false) // there is a new deadline
 	r.lent.mu.Unlock()
 	if over {
 		return errEnded
 	}
-	r.stream.halfClose()
+	_ = r.stream.halfClose()
 	return errStop
 }
 
@@ -103,7 +104,7 @@ func (r *relay) endDown() error {
 	case over:
 		return errEnded
 	}
-	r.c.stream.halfClose()
+	_ = r.c.stream.halfClose()
 	return errStop
 }
 
@@ -111,9 +112,10 @@ func (r *relay) endDown() error {
 var errLost = errors.New("the backend has gone")
 
 // halfClose ends our direction of a lent stream.
-func (s *stream) halfClose() {
+func (s *stream) halfClose() error {
+	var err error
 	if s.tls != nil {
-		_ = s.tls.CloseNotify()
+		err = s.tls.CloseNotify()
 	}
-	_ = s.link.off.tc.CloseWrite()
+	return cmp.Or(err, s.link.off.tc.CloseWrite())
 }

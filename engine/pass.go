@@ -54,7 +54,9 @@ func (w *way) forward(data []byte) (n int, action codec.Action, err error) {
 	switch action {
 	case codec.NeedMore, codec.Continue, codec.Content:
 	case codec.Hold:
-		r.hold = true
+		if r.hold = len(data) > 0; !r.hold { // nothing has to wait, so that the client's end is seen
+			action = codec.NeedMore
+		}
 	case codec.Upgrade:
 		r.asked = true
 		err = errUpgrade

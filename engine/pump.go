@@ -53,9 +53,14 @@ func (c *conn) poke() {
 	_ = c.link.lp.el.Execute(wakeContext, poke{c})
 	e := c.lst.eng
 	e.lentMu.Lock()
-	defer e.lentMu.Unlock()
-	if r := c.relay; r != nil && r.lent != nil {
-		r.lent.poke(r)
+	r := c.relay
+	var l *carriage
+	if r != nil {
+		l = r.lent
+	}
+	e.lentMu.Unlock()
+	if l != nil {
+		e.spawn(func() { l.poke(r) }) // its lock is held while the client is written to
 	}
 }
 
@@ -148,7 +153,7 @@ func (r *relay) forward(p []byte, once bool) {
 			more = false
 		case codec.Continue, codec.Content:
 		case codec.Hold:
-			r.hold = true
+			r.hold, more = len(data) > 0, false
 		case codec.Upgrade:
 			r.send(up)
 			up = up[:0]

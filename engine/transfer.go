@@ -16,8 +16,12 @@ import (
 // dataDial bounds a connection to the backend's data port.
 const dataDial = 10 * time.Second
 
-// dataLinger is how long the end of a client's data connection is waited for.
-const dataLinger = 2 * time.Second
+// dataLinger is how long the end of a client's data connection is waited for; dataHurry
+// when the client has begun another transfer, or the engine ends.
+const (
+	dataLinger = 2 * time.Second
+	dataHurry  = 50 * time.Millisecond
+)
 
 // sides are the two connections of a transfer; nil is one that is not there.
 type sides struct{ client, backend *net.TCPConn }
@@ -50,8 +54,8 @@ func (t *transfer) run() {
 		if permit != nil {
 			defer permit.Release()
 		}
-		stop := context.AfterFunc(t.ctx, s.reset) // whatever waits on them ends
-		defer stop()
+		giveUp := context.AfterFunc(t.ctx, s.reset) // whatever waits on them ends
+		defer giveUp()
 		t.become(codec.DataConnected, codec.NoFault)
 		select {
 		case <-t.start:
@@ -59,9 +63,15 @@ func (t *transfer) run() {
 			return
 		}
 		fault, err = t.move(&s, permit)
+		if fault == codec.NoFault && giveUp() {
+			t.lst.stats.transfers[fault].Add(1)
+			t.become(codec.DataDone, fault)
+			t.part(&s)
+			return
+		}
 	}
-	if fault == codec.NoFault {
-		t.lst.stats.transfers[fault].Add(1)
+	s.reset()
+	if fault == codec.NoFault { // it was given up at the last moment
 		return
 	}
 	t.become(codec.DataFailed, fault)
@@ -121,7 +131,7 @@ func (t *transfer) accept() (*net.TCPConn, error) {
 	_ = ln.SetDeadline(e.deadline(e.now() + t.lst.Limits.DataConnect))
 	stop := context.AfterFunc(t.ctx, func() { _ = ln.SetDeadline(past) })
 	defer stop()
-	for {
+	for told := false; ; {
 		tc, err := ln.AcceptTCP()
 		if err != nil {
 			return nil, err
@@ -134,13 +144,15 @@ func (t *transfer) accept() (*net.TCPConn, error) {
 		_ = tc.Close()
 		if ok {
 			e.refusals.add(from.AddrPort().Addr(), t.lst.Name, "foreign_data_connection")
+		}
+		if ok && !told { // the others are counted
+			told = true
 			e.log.Warn("a data connection from another address", "id", t.id, "listener", t.lst.Name, "from", from, "client", t.client)
 		}
 	}
 }
 
-// move does the handshakes and carries the bytes across. Both connections are closed
-// in good order if it fails at nothing.
+// move does the handshakes and carries the bytes across, to the end of both.
 func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, error) {
 	client, backend := t.stream(s.client), t.stream(s.backend)
 	defer client.link.free()
@@ -178,13 +190,10 @@ func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, er
 	default:
 		return here, err
 	}
-	client.halfClose()
-	backend.halfClose()
-	if t.ctx.Err() != nil {
-		return here, t.ctx.Err()
+	_ = from.halfClose() // it may have left
+	if err := to.halfClose(); err != nil {
+		return there, err
 	}
-	t.become(codec.DataDone, codec.NoFault)
-	t.part(s)
 	return codec.NoFault, nil
 }
 
@@ -218,10 +227,14 @@ func (t *transfer) handshake(l *link, permit *tlsbridge.Permit) (*tlsbridge.Conn
 // close with unread input would take our last words with it.
 func (t *transfer) part(s *sides) {
 	e := t.lst.eng
-	linger := min(t.lst.Limits.Linger, dataLinger)
+	until := func(d time.Duration) {
+		_ = s.client.SetReadDeadline(e.deadline(e.now() + d))
+		_ = s.backend.SetReadDeadline(e.deadline(e.now() + d))
+	}
+	until(min(t.lst.Limits.Linger, dataLinger))
+	defer context.AfterFunc(t.ctx, func() { until(dataHurry) })()
 	var rest [512]byte
 	for _, tc := range []*net.TCPConn{s.client, s.backend} {
-		_ = tc.SetReadDeadline(e.deadline(e.now() + linger))
 		for err := error(nil); err == nil; {
 			_, err = tc.Read(rest[:])
 		}

@@ -2,7 +2,6 @@ package tlsbridge
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -26,17 +25,10 @@ type Binding struct{ id [16]byte }
 // bindingMark begins our entry among those that others may have in a session.
 const bindingMark = "tlsbridge binding 1 "
 
-// NewBinding returns a binding that no ticket carries yet.
-func NewBinding() *Binding {
-	b := &Binding{}
-	_, _ = rand.Read(b.id[:]) // never fails
-	return b
-}
-
-// BindingOf returns the binding of the connection that a process has given this
+// NewBinding returns the binding of the connection that a process has given this
 // number, without a need to keep it. process is random, so that no other process has
 // the same; the binding itself need not be secret.
-func BindingOf(process [8]byte, connection uint64) *Binding {
+func NewBinding(process [8]byte, connection uint64) *Binding {
 	b := &Binding{}
 	copy(b.id[:], process[:])
 	binary.BigEndian.PutUint64(b.id[len(process):], connection)

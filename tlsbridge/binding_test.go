@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"starttlsd/tlsbridge/tlstest"
@@ -76,7 +77,7 @@ func (c *ftpClient) refused(what string, cfg *tls.Config) {
 
 func TestDataConnectionResumesTheSessionOfItsControlConnection(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), NewBinding()
+		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), newBinding()
 		c.passes("control", b.Issue(cfg), false)
 		of := *c.session
 		data := b.Require(cfg)
@@ -90,13 +91,13 @@ func TestDataConnectionResumesTheSessionOfItsControlConnection(t *testing.T) {
 
 func TestDataConnectionWithoutTheRightTicketIsRefused(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		cfg, b := tlstest.ServerConfig(), NewBinding()
+		cfg, b := tlstest.ServerConfig(), newBinding()
 		none := newFTPClient(t, version)
 		none.cfg.ClientSessionCache = nil
 		none.refused("no ticket", b.Require(cfg))
 
 		other := newFTPClient(t, version)
-		other.passes("control", NewBinding().Issue(cfg), false)
+		other.passes("control", newBinding().Issue(cfg), false)
 		other.refused("ticket of another control connection", b.Require(cfg))
 
 		plain := newFTPClient(t, version)
@@ -116,7 +117,7 @@ func TestDataConnectionWithoutTheRightTicketIsRefused(t *testing.T) {
 // In TLS 1.3 the client of a handshake that is refused has been sent a ticket.
 func TestARefusedHandshakeIsNoWayIn(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), NewBinding()
+		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), newBinding()
 		for range 3 {
 			c.refused("again", b.Require(cfg))
 		}
@@ -128,7 +129,7 @@ func TestARefusedHandshakeIsNoWayIn(t *testing.T) {
 
 func TestControlConnectionMayResumeAndIsBoundAnew(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		cfg, c, first, second := tlstest.ServerConfig(), newFTPClient(t, version), NewBinding(), NewBinding()
+		cfg, c, first, second := tlstest.ServerConfig(), newFTPClient(t, version), newBinding(), newBinding()
 		c.passes("plain", cfg, false)
 		c.passes("first control", first.Issue(cfg), true)
 		old := *c.session
@@ -145,7 +146,7 @@ func TestControlConnectionMayResumeAndIsBoundAnew(t *testing.T) {
 func TestBindingsFollowTheKeysOfTheirConfig(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		key := func(b byte) [32]byte { return [32]byte{b} }
-		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), NewBinding()
+		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), newBinding()
 		cfg.SetSessionTicketKeys([][32]byte{key(1)})
 		control, data := b.Issue(cfg), b.Require(cfg)
 		c.passes("control", control, false)
@@ -178,7 +179,7 @@ func TestKeysRotateWhileConnectionsAreBound(t *testing.T) {
 	var clients sync.WaitGroup
 	for range 8 {
 		clients.Go(func() {
-			c, b := newFTPClient(t, tls.VersionTLS13), NewBinding()
+			c, b := newFTPClient(t, tls.VersionTLS13), newBinding()
 			control, data := b.Issue(cfg), b.Require(cfg)
 			for range 10 {
 				if _, served, err := c.connect(control); served != nil || err != nil {
@@ -211,7 +212,7 @@ func TestBindingOfAClientWithACertificate(t *testing.T) {
 			return cfg
 		}
 		current := newCurrent()
-		cfg, c, b := reloaded(func() *tls.Config { return current }), newFTPClient(t, version), NewBinding()
+		cfg, c, b := reloaded(func() *tls.Config { return current }), newFTPClient(t, version), newBinding()
 		c.cfg.Certificates = []tls.Certificate{tlstest.ClientCertificate("alice")}
 		data := b.Require(cfg)
 		c.refused("no ticket", data)
@@ -225,7 +226,7 @@ func TestBindingOfAClientWithACertificate(t *testing.T) {
 		c.passes("control again", b.Issue(cfg), true)
 		other := newFTPClient(t, version)
 		other.cfg.Certificates = []tls.Certificate{tlstest.ClientCertificate("bob")}
-		other.passes("control of another", NewBinding().Issue(cfg), false)
+		other.passes("control of another", newBinding().Issue(cfg), false)
 		other.refused("data of another", data)
 		current = newCurrent() // other CAs, and keys of its own
 		c.refused("a session of the CAs before", data)
@@ -236,7 +237,7 @@ func TestBindingWhereNoOtherConfigIsChosen(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		cfg := reloaded(func() *tls.Config { return nil })
 		cfg.ClientAuth = tls.NoClientCert
-		c, b := newFTPClient(t, version), NewBinding()
+		c, b := newFTPClient(t, version), newBinding()
 		c.passes("control", b.Issue(cfg), false)
 		c.passes("data", b.Require(cfg), true)
 		newFTPClient(t, version).refused("no ticket", b.Require(cfg))
@@ -250,7 +251,7 @@ func TestBindingWhereNoOtherConfigIsChosen(t *testing.T) {
 func TestBoundConnectionIsStillVerifiedByItsConfig(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		calls, verdict := 0, error(nil)
-		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), NewBinding()
+		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), newBinding()
 		cfg.VerifyConnection = func(tls.ConnectionState) error { calls++; return verdict }
 		control, data := b.Issue(cfg), b.Require(cfg)
 		c.passes("control", control, false)
@@ -268,7 +269,7 @@ func TestBoundConnectionIsStillVerifiedByItsConfig(t *testing.T) {
 }
 
 func TestBindingLeavesItsConfigAsItIs(t *testing.T) {
-	cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, tls.VersionTLS13), NewBinding()
+	cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, tls.VersionTLS13), newBinding()
 	c.passes("control", b.Issue(cfg), false)
 	c.passes("data", b.Require(cfg), true)
 	if cfg.WrapSession != nil || cfg.UnwrapSession != nil || cfg.VerifyConnection != nil || cfg.GetConfigForClient != nil {
@@ -276,3 +277,8 @@ func TestBindingLeavesItsConfigAsItIs(t *testing.T) {
 	}
 	newFTPClient(t, tls.VersionTLS13).passes("without the binding", cfg, false)
 }
+
+var bindings atomic.Uint64
+
+// newBinding is one that no ticket carries yet.
+func newBinding() *Binding { return NewBinding([8]byte{}, bindings.Add(1)) }

@@ -221,7 +221,9 @@ func (d *Driver) forward(once bool) {
 			if !d.relayed.Outstanding() {
 				panic("Hold with no reply outstanding")
 			}
-			d.on = true
+			if d.on = len(d.held) > 0; !d.on {
+				return
+			}
 		case codec.Upgrade:
 			if d.relayed.Outstanding() {
 				panic("Upgrade with a reply outstanding")

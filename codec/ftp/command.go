@@ -50,7 +50,7 @@ var commands = map[string]*command{
 	"PROT": {(*Session).prot, 0, needsArg | junk | beforeTLS | ours},
 	"CCC":  {(*Session).ccc, 0, junk | beforeTLS | ours},
 	// RFC 959 §4.1.1; RFC 7151
-	"USER": {(*Session).user, login, needsArg},
+	"USER": {(*Session).pass, login, needsArg},
 	"PASS": {(*Session).pass, login, 0},
 	"ACCT": {(*Session).pass, login, needsArg},
 	"HOST": {(*Session).host, other, needsArg | junk},
@@ -214,11 +214,6 @@ func (s *Session) send(k kind, line, up []byte) []byte {
 }
 
 func (s *Session) pass(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
-	return s.send(c.kind, line, up), out, codec.Continue
-}
-
-func (s *Session) user(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
-	s.login = false
 	return s.send(c.kind, line, up), out, codec.Continue
 }
 

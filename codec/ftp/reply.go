@@ -168,8 +168,10 @@ func (s *Session) answered(code int) codec.Action {
 		s.to(over)
 		return codec.Close
 	case r.now == login && code == 230:
-		s.login = true
+		s.login, s.settled = true, true
 		s.junk, s.bad = 0, 0
+	case r.now == login && (code == 331 || code == 332): // for another user
+		s.login = false
 	case r.now == login && code >= 400:
 		s.junk++
 	case r.now == rein && code < 300:

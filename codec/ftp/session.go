@@ -107,6 +107,7 @@ type Session struct {
 	implicit bool // TLS came first
 	known    bool // a command was recognized
 	login    bool // the client has logged in
+	settled  bool // it has, at some time
 	sized    bool // PBSZ was said
 	private  bool // PROT P is in force
 	ssl      bool // AUTH SSL was said, which stands for PROT P as well
@@ -140,7 +141,7 @@ func (s *Session) GoAhead(out []byte) []byte {
 func (s *Session) Secured(state *tls.ConnectionState, out []byte) []byte {
 	s.implicit = s.phase == silent
 	s.sni = state.ServerName
-	s.secured, s.known, s.relay = true, false, nil
+	s.secured, s.known, s.settled, s.relay = true, false, false, nil
 	s.line.Reset()
 	s.reset()
 	if s.phase == handshake {
@@ -156,8 +157,8 @@ func (s *Session) reset() {
 	s.private = s.implicit || s.secured && s.ssl
 }
 
-// LoggedIn implements codec.Settler.
-func (s *Session) LoggedIn() bool { return s.login }
+// LoggedIn implements codec.Settler. Who logs in anew is no stranger.
+func (s *Session) LoggedIn() bool { return s.settled }
 
 // Outstanding implements codec.Relayed.
 func (s *Session) Outstanding() bool {
