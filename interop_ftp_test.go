@@ -105,7 +105,7 @@ func startVsftpd(t *testing.T, more ...string) *realFTP {
 	t.Helper()
 	enginetest.Need(t, "vsftpd")
 	s := newRealFTP(t, "vsftpd")
-	s.user, s.password = "anonymous", "interop@example.org"
+	s.user, s.password, s.extra = "anonymous", "interop@example.org", more
 	config := vsftpdConfig + strings.Join(append(more, ""), "\n")
 	enginetest.Daemon(t, "vsftpd", enginetest.Fill(t, s.dir, "vsftpd.conf", config, "PORT", s.port, "DIR", s.dir))
 	enginetest.Listens(t, s.port)
@@ -140,7 +140,7 @@ var realFTPs = []func(*testing.T, ...string) *realFTP{startVsftpd, startPureFTPd
 // ftpFrontConfig is the listeners in front of it.
 const ftpFrontConfig = `
 hostname: ftp.example.org
-tls: {certificates: [{cert: CERT, key: KEY}]}
+tls: {certificates: [{cert: "CERT", key: "KEY"}]}
 listeners:
   - {address: "127.0.0.1:0", protocol: ftp, backend: "BACKEND", active: true OPTIONS}
   - {address: "127.0.0.1:0", protocol: ftp, tls: implicit, backend: "BACKEND", active: true OPTIONS}
