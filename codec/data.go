@@ -25,6 +25,11 @@ type Data interface {
 	// DataConnected, and is DataMoving then.
 	Start()
 
+	// Abort cuts a transfer short for the client at once. The backend, which is about to
+	// be told, has a moment to end its connection by itself, up to Close. The State is
+	// DataFailed then, without a Fault.
+	Abort()
+
 	// Close gives up what there is. A transfer that is not over is cut short for both
 	// sides, so that neither takes a part for the whole. The State is DataNone then.
 	Close()

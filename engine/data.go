@@ -96,6 +96,7 @@ func (ch *channel) renew(backend uint16) (*transfer, error) {
 		t.local = c.peer.Local().Addr()
 	}
 	t.ctx, t.cancel = context.WithCancel(e.goodbye)
+	t.aborted, t.abort = context.WithCancel(t.ctx)
 	return t, nil
 }
 
@@ -132,6 +133,27 @@ func (c *conn) tlsConfig() *tls.Config {
 func (ch *channel) Start() {
 	if ch.now.leave(codec.DataConnected, codec.DataMoving) {
 		close(ch.now.start)
+	}
+}
+
+// abortPatience is how long a backend has to see to an ABOR by itself.
+const abortPatience = time.Second
+
+// Abort implements codec.Data.
+func (ch *channel) Abort() {
+	t := ch.now
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	running := t.state == codec.DataConnecting || t.state == codec.DataConnected || t.state == codec.DataMoving
+	if running {
+		t.state, t.fault = codec.DataFailed, codec.NoFault
+		t.idle = time.AfterFunc(abortPatience, t.cancel)
+	}
+	t.mu.Unlock()
+	if running {
+		t.abort()
 	}
 }
 
@@ -209,10 +231,13 @@ type transfer struct {
 	ctx    context.Context // done when it is given up; once it is done, when it has to hurry
 	cancel context.CancelFunc
 	start  chan struct{} // closed by Start
-	once   sync.Once     // of done
+
+	aborted context.Context // done when the client has said ABOR as well
+	abort   context.CancelFunc
+	once    sync.Once // of done
 
 	mu    sync.Mutex
-	idle  *time.Timer // ends a port that nobody comes to
+	idle  *time.Timer // ends a port that nobody comes to, or a transfer that was aborted
 	state codec.DataState
 	fault codec.DataFault
 }
@@ -238,7 +263,7 @@ func (t *transfer) leave(was, next codec.DataState) bool {
 // become changes the state of a transfer that is not given up, and tells the session.
 func (t *transfer) become(s codec.DataState, f codec.DataFault) {
 	t.mu.Lock()
-	given := t.state == codec.DataNone
+	given := t.state == codec.DataNone || t.state == codec.DataFailed
 	if !given {
 		t.state, t.fault = s, f
 	}

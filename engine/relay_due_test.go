@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+
+	"starttlsd/engine/enginetest"
 )
 
 // A pair that changes hands has done nothing for its client.
@@ -41,6 +43,7 @@ func TestTrickleThatMakesNothingWholeIsOverdue(t *testing.T) {
 	})))
 	c := s.dial()
 	c.send("OPAQUE\r\nwaits for the reply to that\r\n")
+	enginetest.Eventually(t, "the backend", func() bool { st := s.eng.Stats(); return st.Relayed == 1 && st.Lent == 0 })
 	s.onLoop(func(c *conn) gnet.Action {
 		c.move = lend
 		return c.settle()

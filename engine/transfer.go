@@ -26,13 +26,17 @@ const (
 // sides are the two connections of a transfer; nil is one that is not there.
 type sides struct{ client, backend *net.TCPConn }
 
-// reset ends both so that nobody takes what came for the whole. Any goroutine.
+// reset ends both. Any goroutine.
 func (s *sides) reset() {
-	for _, tc := range []*net.TCPConn{s.client, s.backend} {
-		if tc != nil {
-			_ = tc.SetLinger(0)
-			_ = tc.Close()
-		}
+	reset(s.client)
+	reset(s.backend)
+}
+
+// reset ends a connection so that nobody takes what came for the whole.
+func reset(tc *net.TCPConn) {
+	if tc != nil {
+		_ = tc.SetLinger(0)
+		_ = tc.Close()
 	}
 }
 
@@ -56,28 +60,46 @@ func (t *transfer) run() {
 		}
 		giveUp := context.AfterFunc(t.ctx, s.reset) // whatever waits on them ends
 		defer giveUp()
+		abort := context.AfterFunc(t.aborted, func() { reset(s.client) })
+		defer abort()
 		t.become(codec.DataConnected, codec.NoFault)
 		select {
 		case <-t.start:
-		case <-t.ctx.Done():
-			return
+			fault, err = t.move(&s, permit)
+		case <-t.aborted.Done():
+			fault, err = codec.FaultClient, t.aborted.Err()
 		}
-		fault, err = t.move(&s, permit)
-		if fault == codec.NoFault && giveUp() {
+		if fault == codec.NoFault && abort() && giveUp() {
 			t.lst.stats.transfers[fault].Add(1)
 			t.become(codec.DataDone, fault)
 			t.part(&s)
 			return
 		}
 	}
-	s.reset()
-	if fault == codec.NoFault { // it was given up at the last moment
+	t.fail(&s, fault, err)
+}
+
+// fail ends a transfer that was not complete, the backend's side before the session
+// hears of it.
+func (t *transfer) fail(s *sides, fault codec.DataFault, err error) {
+	e := t.lst.eng
+	switch {
+	case t.ctx.Err() != nil:
+		return
+	case t.aborted.Err() != nil:
+		t.lst.stats.transfers[codec.FaultClient].Add(1)
+		if s.backend != nil { // until it has seen to the ABOR, or has had time to
+			_, _ = io.Copy(io.Discard, s.backend)
+		}
 		return
 	}
+	reset(s.backend)
+	t.lst.stats.transfers[fault].Add(1)
+	e.log.Info("transfer failed", "id", t.id, "listener", t.lst.Name, "fault", fault.String(), "err", err)
 	t.become(codec.DataFailed, fault)
-	if t.ctx.Err() == nil {
-		t.lst.stats.transfers[fault].Add(1)
-		e.log.Info("transfer failed", "id", t.id, "listener", t.lst.Name, "fault", fault.String(), "err", err)
+	if fault == codec.FaultTLS || fault == codec.FaultNotResumed { // the alert that says so is on its way
+		_ = s.client.CloseWrite()
+		linger(s.client, e.deadline(e.now()+dataLinger))
 	}
 }
 
@@ -129,7 +151,7 @@ func (t *transfer) meet() (*net.TCPConn, error) {
 func (t *transfer) accept() (*net.TCPConn, error) {
 	e, ln := t.lst.eng, t.ln
 	_ = ln.SetDeadline(e.deadline(e.now() + t.lst.Limits.DataConnect))
-	stop := context.AfterFunc(t.ctx, func() { _ = ln.SetDeadline(past) })
+	stop := context.AfterFunc(t.aborted, func() { _ = ln.SetDeadline(past) })
 	defer stop()
 	for told := false; ; {
 		tc, err := ln.AcceptTCP()
@@ -223,23 +245,28 @@ func (t *transfer) handshake(l *link, permit *tlsbridge.Permit) (*tlsbridge.Conn
 	return conn, err
 }
 
-// part closes both connections, when the other ends have too, or have had time to. To
-// close with unread input would take our last words with it.
+// part closes both connections, when the other ends have too, or have had time to.
 func (t *transfer) part(s *sides) {
 	e := t.lst.eng
-	until := func(d time.Duration) {
-		_ = s.client.SetReadDeadline(e.deadline(e.now() + d))
-		_ = s.backend.SetReadDeadline(e.deadline(e.now() + d))
-	}
-	until(min(t.lst.Limits.Linger, dataLinger))
-	defer context.AfterFunc(t.ctx, func() { until(dataHurry) })()
+	until := e.deadline(e.now() + min(t.lst.Limits.Linger, dataLinger))
+	defer context.AfterFunc(t.ctx, func() {
+		soon := e.deadline(e.now() + dataHurry)
+		_ = s.client.SetReadDeadline(soon)
+		_ = s.backend.SetReadDeadline(soon)
+	})()
+	linger(s.client, until)
+	linger(s.backend, until)
+}
+
+// linger closes a connection when its other end has: to close with unread input would
+// take our last words with it.
+func linger(tc *net.TCPConn, until time.Time) {
+	_ = tc.SetReadDeadline(until)
 	var rest [512]byte
-	for _, tc := range []*net.TCPConn{s.client, s.backend} {
-		for err := error(nil); err == nil; {
-			_, err = tc.Read(rest[:])
-		}
-		_ = tc.Close()
+	for err := error(nil); err == nil; {
+		_, err = tc.Read(rest[:])
 	}
+	_ = tc.Close()
 }
 
 // waited is a link for tlsbridge.Accept.

@@ -72,6 +72,12 @@ func (d *Data) Close() {
 	d.state, d.fault = codec.DataNone, codec.NoFault
 }
 
+// Abort implements codec.Data.
+func (d *Data) Abort() {
+	d.call("abort")
+	d.state, d.fault = codec.DataFailed, codec.NoFault
+}
+
 // State implements codec.Data.
 func (d *Data) State() codec.DataState { return d.state }
 

@@ -54,8 +54,8 @@ type Suite[C any] struct {
 //	HUNGUP         the backend was left for STARTTLS
 //	OPAQUE         bytes are carried across unseen from here on
 //	D: call        the session has called its data connections, as "listen 3000",
-//	               "aim 4000 3000", "connect down secure", "start" or, for a transfer
-//	               that is not over, "cut"
+//	               "aim 4000 3000", "connect down secure", "start", "abort" or, for a
+//	               transfer that is not over, "cut"
 //	DATA state     they are now connected, done, or with the name of a fault failed
 //
 // Behind the last line nothing may be left unsaid or undelivered.

@@ -78,8 +78,8 @@ var faults = [codec.NumDataFaults]string{
 	codec.FaultBackend:    "426 The data connection of the server behind this one has failed",
 }
 
-// abor ends a transfer: for a backend that does not look for it meanwhile the end of
-// the data connection says the same.
+// abor ends a transfer. A backend that looks for it meanwhile ends its data connection by
+// itself; to another one, the end of that says the same.
 func (s *Session) abor(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
 	r := s.relay
 	switch {
@@ -95,7 +95,7 @@ func (s *Session) abor(c *command, line, _, up, out []byte) ([]byte, []byte, cod
 	}
 	s.commands++
 	r.abor, r.aborted = true, true
-	r.data.Close()
+	r.data.Abort()
 	return append(up, "ABOR\r\n"...), out, codec.Continue
 }
 
