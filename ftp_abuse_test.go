@@ -57,6 +57,26 @@ func TestFTPUnreadingClientIsItsOwnProblem(t *testing.T) {
 	}
 }
 
+// F43: what is not read is not kept, and not for ever.
+func TestFTPUnreadingClientIsClosed(t *testing.T) {
+	_, p := startFTP(t, "", "limits: {data_stall: 1s, linger: 200ms}\n")
+	before := p.Usage().PSS
+	for range 10 {
+		c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+		go func() {
+			for range 100_000 {
+				if _, err := io.WriteString(c.Conn, "STAT\r\n"); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	enginetest.Eventually(t, "the end of all ten", func() bool { return strings.Count(p.Log(), "reason=output_timeout") == 10 })
+	if grown := p.Usage().PSS - before; grown > 16<<20 {
+		t.Errorf("memory has grown by %d MiB", grown>>20)
+	}
+}
+
 // Data connections that a client leaves open when all was said are not many.
 func TestFTPLeftOpenDataConnectionsDoNotAddUp(t *testing.T) {
 	s, p := startFTP(t, "", "")

@@ -44,6 +44,14 @@
 // (carry.go). A side that has ended its direction keeps the pair lent until the
 // other has.
 //
+// # Data connections
+//
+// A session of FTP has further connections, one pair for a transfer (data.go). That is
+// a goroutine of its own from the time that both are awaited (transfer.go), with a lock
+// for what it and the session look at both. Its control connection stays where it is and
+// is poked: Forward and Reply are called again, on the loop or on the pair's goroutines.
+// One that is changing hands looks by itself when it has arrived.
+//
 // # Limits
 //
 // Only TCP listeners. IPv6 zones of link-local peers are dropped. The engine

@@ -102,3 +102,20 @@ func (d *Driver) Poke() {
 	d.forward(true)
 	d.replies()
 }
+
+// states are those that a script may name.
+var states = map[string]struct {
+	state codec.DataState
+	fault codec.DataFault
+}{
+	"connected":   {codec.DataConnected, codec.NoFault},
+	"done":        {codec.DataDone, codec.NoFault},
+	"expired":     {codec.DataNone, codec.NoFault},
+	"no-client":   {codec.DataFailed, codec.FaultNoClient},
+	"no-backend":  {codec.DataFailed, codec.FaultNoBackend},
+	"busy":        {codec.DataFailed, codec.FaultBusy},
+	"tls":         {codec.DataFailed, codec.FaultTLS},
+	"not-resumed": {codec.DataFailed, codec.FaultNotResumed},
+	"truncated":   {codec.DataFailed, codec.FaultTruncated},
+	"client-lost": {codec.DataFailed, codec.FaultClient},
+}

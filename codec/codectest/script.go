@@ -151,22 +151,6 @@ var refusals = map[string]codec.Refusal{
 	"internal": codec.Internal, "unavailable": codec.Unavailable,
 }
 
-var states = map[string]struct {
-	state codec.DataState
-	fault codec.DataFault
-}{
-	"connected":   {codec.DataConnected, codec.NoFault},
-	"done":        {codec.DataDone, codec.NoFault},
-	"expired":     {codec.DataNone, codec.NoFault},
-	"no-client":   {codec.DataFailed, codec.FaultNoClient},
-	"no-backend":  {codec.DataFailed, codec.FaultNoBackend},
-	"busy":        {codec.DataFailed, codec.FaultBusy},
-	"tls":         {codec.DataFailed, codec.FaultTLS},
-	"not-resumed": {codec.DataFailed, codec.FaultNotResumed},
-	"truncated":   {codec.DataFailed, codec.FaultTruncated},
-	"client-lost": {codec.DataFailed, codec.FaultClient},
-}
-
 func (s *Script) line(verb, arg string) {
 	switch verb {
 	case "C:", "C>", "C*":
