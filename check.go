@@ -57,6 +57,9 @@ func (b *build) report(w io.Writer, dial bool) error {
 	for i := range cfg.Listeners {
 		l := &cfg.Listeners[i]
 		fmt.Fprintf(w, "listener       %s on %s, %s%s, to %s\n", l.Protocol, l.Address, l.TLS, required(l), l.Backend)
+		if l.Protocol == "ftp" {
+			fmt.Fprintf(w, "               %s\n", dataText(l))
+		}
 		if !dial || b.servers[i] == nil {
 			continue
 		}
@@ -72,6 +75,24 @@ func (b *build) report(w io.Writer, dial bool) error {
 	}
 	fmt.Fprintln(w, "configuration ok")
 	return nil
+}
+
+// dataText says how data connections of FTP are made, for who sets up the firewall.
+func dataText(l *config.Listener) string {
+	text := "data connections on any port"
+	if l.Passive.Ports != "any" {
+		text = fmt.Sprintf("data connections on %s", l.Passive.Ports)
+	}
+	if l.Passive.Address != "" {
+		text += " of " + l.Passive.Address
+	}
+	if l.DataSession == config.ResumeControl {
+		text += ", which resume the TLS session"
+	}
+	if l.Active {
+		text += ", and to clients from 1024 on"
+	}
+	return text
 }
 
 func required(l *config.Listener) string {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -27,7 +28,7 @@ func NewPorts(low, high uint16) *Ports {
 	return p
 }
 
-var errNoPort = errors.New("no port for data connections is free; passive.ports may be too few")
+var errNoPort = errors.New("no port for data connections is free: widen passive.ports")
 
 // mostTaken is how many ports may be found in the hands of another process, such as
 // the one that has handed over to us, before a client is refused.
@@ -55,7 +56,7 @@ func (p *Ports) listen(ip netip.Addr) (*net.TCPListener, error) {
 			break
 		}
 	}
-	return nil, err
+	return nil, fmt.Errorf("no free port of passive.ports can be opened: %w", err)
 }
 
 // release closes ln and gives its port back.

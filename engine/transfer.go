@@ -95,13 +95,19 @@ func (t *transfer) fail(s *sides, fault codec.DataFault, err error) {
 	}
 	reset(s.backend)
 	t.lst.stats.transfers[fault].Add(1)
-	e.log.Info("transfer failed", "id", t.id, "listener", t.lst.Name, "fault", fault.String(), "err", err)
+	if fault == codec.FaultNotResumed {
+		err = errNotResumed
+	}
+	e.log.Info("transfer failed", "id", t.id, "listener", t.lst.Name, "peer", t.client, "fault", fault.String(), "err", err)
 	t.become(codec.DataFailed, fault)
 	if fault == codec.FaultTLS || fault == codec.FaultNotResumed { // the alert that says so is on its way
 		_ = s.client.CloseWrite()
 		linger(s.client, e.deadline(e.now()+dataLinger))
 	}
 }
+
+var errNotResumed = errors.New("the client's data connection does not resume the TLS session of its control connection;" +
+	" if the client cannot, set data_session: address")
 
 // connect brings both connections about, and books the handshake: what can fail does
 // so before the backend has the command.
