@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -117,6 +118,38 @@ func TestFTPCompleteDownloadOutlivesTheServer(t *testing.T) {
 	}
 }
 
+// A part is not the whole, even when we are killed.
+func TestFTPKilledInAnUpload(t *testing.T) {
+	s, p := startFTP(t, "", "")
+	c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+	_, _ = c.begin("STOR f").Write(make([]byte, 100_000))
+	time.Sleep(200 * time.Millisecond)
+	p.Kill()
+	enginetest.Eventually(t, "the end of the upload", func() bool { _, _, ok := s.upload("f"); return ok })
+	if content, torn, _ := s.upload("f"); torn == nil {
+		t.Errorf("the server takes %d bytes for a file", len(content))
+	}
+}
+
+// Who is refused on a data connection is told so by TLS too.
+func TestFTPAlertOfARefusedDataConnectionArrives(t *testing.T) {
+	s, p := startFTP(t, "", "")
+	s.files["f"] = []byte("secret")
+	for range 5 {
+		c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+		nc := c.dialData(c.epsv(), "127.0.0.1")
+		c.ask(ask{"RETR f\r\n", "^150"})
+		tc := tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+		_ = tc.Handshake()
+		c.until("^522 ")
+		time.Sleep(50 * time.Millisecond)
+		var alert tls.AlertError
+		if _, err := tc.Read(make([]byte, 1)); !errors.As(err, &alert) && (err == nil || !strings.Contains(err.Error(), "bad certificate")) {
+			t.Errorf("the client sees %v", err)
+		}
+	}
+}
+
 // The time until login is for the first one: later a user may change.
 func TestFTPLoginAgain(t *testing.T) {
 	_, p := startFTP(t, "", "limits: {login: 500ms}\n")
@@ -125,6 +158,7 @@ func TestFTPLoginAgain(t *testing.T) {
 	c.ask(ask{"USER other\r\n", "^331"})
 	time.Sleep(300 * time.Millisecond)
 	c.ask(ask{"PASS other\r\n", "^230"})
+	c.ask(ask{"QUIT\r\n", "^221"})
 	late := talk(t, ftpDialect, p.Addrs[0]).greeted()
 	if rest, err := io.ReadAll(late.r); string(rest) != "421 Timed out\r\n" || err != nil {
 		t.Errorf("without a login: %q, %v", rest, err)

@@ -291,10 +291,16 @@ func (c *conn) setDeadline(d time.Duration) { c.link.lp.timers.set(c, d) }
 // progress: a command is complete, the time for the next begins.
 func (c *conn) progress() {
 	due := c.link.lp.now + c.lst.patience(c.lst.Limits.Command)
-	if login := c.loginDue(); login != 0 {
+	if login := c.loginDue(); login != 0 && !c.settled() {
 		due = min(due, login)
 	}
 	c.setDeadline(due)
+}
+
+// settled reports whether the client has logged in, in a session that tells.
+func (c *conn) settled() bool {
+	s, ok := c.session.(codec.Settler)
+	return ok && s.LoggedIn()
 }
 
 // loginDue is when the client has to be logged in, or 0.

@@ -23,7 +23,8 @@ var dataBuffers = sync.Pool{New: func() any { b := make([]byte, dataSize+1024); 
 const slowStart = 64 << 10
 
 // copy carries everything from one side to the other, until the good end of from. With
-// an error comes the side that it is of. While it waits, there is no buffer.
+// an error comes the side that it is of. While nothing comes, there is no buffer, but
+// for the rest of a record of TLS.
 func (t *transfer) copy(to, from *stream) (*stream, error) {
 	e, limits := t.lst.eng, &t.lst.Limits
 	counter := &t.lst.stats.fromBackend

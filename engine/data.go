@@ -56,10 +56,7 @@ func (ch *channel) Listen(backend uint16) (uint16, error) {
 		return 0, err
 	}
 	t.ln = ln
-	t.mu.Lock()
-	t.idle = time.AfterFunc(c.lst.Limits.DataConnect, t.expire)
-	t.mu.Unlock()
-	ch.now = t
+	ch.ready(t)
 	return ln.Addr().(*net.TCPAddr).AddrPort().Port(), nil
 }
 
@@ -70,6 +67,14 @@ func (ch *channel) Aim(client, backend uint16) {
 		return
 	}
 	t.aim = netip.AddrPortFrom(ch.c.peer.Remote.Addr(), client)
+	ch.ready(t)
+}
+
+// ready makes t the transfer that comes next, for some time.
+func (ch *channel) ready(t *transfer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.idle = time.AfterFunc(ch.c.lst.Limits.DataConnect, t.expire)
 	ch.now = t
 }
 
@@ -166,14 +171,15 @@ func (ch *channel) Close() {
 	ch.now = nil
 	t.mu.Lock()
 	was := t.state
+	over := was == codec.DataFailed && t.fault != codec.NoFault
 	if was != codec.DataDone { // whose last words may still be on their way
 		t.state = codec.DataNone
 	}
 	t.mu.Unlock()
-	switch was {
-	case codec.DataReady:
+	switch {
+	case was == codec.DataReady:
 		t.done()
-	case codec.DataDone:
+	case was == codec.DataDone, over:
 		ch.last = t
 	default:
 		t.cancel()

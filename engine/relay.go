@@ -305,13 +305,7 @@ func (r *relay) progress() {
 }
 
 // settled reports whether the client has logged in.
-func (r *relay) settled() bool {
-	if r.opaque {
-		return true
-	}
-	s, ok := r.session.(codec.Settler)
-	return ok && s.LoggedIn()
-}
+func (r *relay) settled() bool { return r.opaque || r.c.settled() }
 
 // overdue reports whether the pair has been idle for too long. While a transfer gets
 // on, it is not.

@@ -84,7 +84,8 @@ func (t *transfer) run() {
 func (t *transfer) fail(s *sides, fault codec.DataFault, err error) {
 	e := t.lst.eng
 	switch {
-	case t.ctx.Err() != nil:
+	case t.ctx.Err() != nil: // given up, by the client or at the end
+		t.lst.stats.transfers[codec.FaultClient].Add(1)
 		return
 	case t.aborted.Err() != nil:
 		t.lst.stats.transfers[codec.FaultClient].Add(1)
@@ -101,8 +102,10 @@ func (t *transfer) fail(s *sides, fault codec.DataFault, err error) {
 	e.log.Info("transfer failed", "id", t.id, "listener", t.lst.Name, "peer", t.client, "fault", fault.String(), "err", err)
 	t.become(codec.DataFailed, fault)
 	if fault == codec.FaultTLS || fault == codec.FaultNotResumed { // the alert that says so is on its way
+		_ = s.client.SetLinger(-1)
 		_ = s.client.CloseWrite()
-		linger(s.client, e.deadline(e.now()+dataLinger))
+		_ = s.client.SetReadDeadline(e.deadline(e.now() + dataLinger))
+		linger(s.client)
 	}
 }
 
@@ -116,6 +119,7 @@ func (t *transfer) connect(s *sides) (*tlsbridge.Permit, codec.DataFault, error)
 	if s.client, err = t.meet(); err != nil {
 		return nil, codec.FaultNoClient, err
 	}
+	_ = s.client.SetLinger(0) // however we end: what is not whole is reset
 	ctx, cancel := context.WithTimeout(t.ctx, dataDial)
 	defer cancel()
 	d := net.Dialer{KeepAlive: -1}
@@ -124,6 +128,7 @@ func (t *transfer) connect(s *sides) (*tlsbridge.Permit, codec.DataFault, error)
 		return nil, codec.FaultNoBackend, err
 	}
 	s.backend = nc.(*net.TCPConn)
+	_ = s.backend.SetLinger(0)
 	if t.tls == nil {
 		return nil, codec.NoFault, nil
 	}
@@ -218,6 +223,8 @@ func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, er
 	default:
 		return here, err
 	}
+	_ = s.client.SetLinger(-1)
+	_ = s.backend.SetLinger(-1)
 	_ = from.halfClose() // it may have left
 	if err := to.halfClose(); err != nil {
 		return there, err
@@ -255,19 +262,25 @@ func (t *transfer) handshake(l *link, permit *tlsbridge.Permit) (*tlsbridge.Conn
 func (t *transfer) part(s *sides) {
 	e := t.lst.eng
 	until := e.deadline(e.now() + min(t.lst.Limits.Linger, dataLinger))
+	_ = s.client.SetReadDeadline(until)
+	_ = s.backend.SetReadDeadline(until)
 	defer context.AfterFunc(t.ctx, func() {
 		soon := e.deadline(e.now() + dataHurry)
 		_ = s.client.SetReadDeadline(soon)
 		_ = s.backend.SetReadDeadline(soon)
 	})()
-	linger(s.client, until)
-	linger(s.backend, until)
+	done := make(chan struct{})
+	e.spawn(func() {
+		defer close(done)
+		linger(s.backend)
+	})
+	linger(s.client)
+	<-done
 }
 
 // linger closes a connection when its other end has: to close with unread input would
 // take our last words with it.
-func linger(tc *net.TCPConn, until time.Time) {
-	_ = tc.SetReadDeadline(until)
+func linger(tc *net.TCPConn) {
 	var rest [512]byte
 	for err := error(nil); err == nil; {
 		_, err = tc.Read(rest[:])

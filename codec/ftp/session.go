@@ -141,7 +141,7 @@ func (s *Session) GoAhead(out []byte) []byte {
 func (s *Session) Secured(state *tls.ConnectionState, out []byte) []byte {
 	s.implicit = s.phase == silent
 	s.sni = state.ServerName
-	s.secured, s.known, s.settled, s.relay = true, false, false, nil
+	s.secured, s.known, s.relay = true, false, nil
 	s.line.Reset()
 	s.reset()
 	if s.phase == handshake {

@@ -57,7 +57,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 		return 0, up, out, codec.Hold
 	case literal:
 		n := min(len(in), s.backend.left)
-		if !codec.IsSASLResponse(in[:n]) {
+		if !codec.IsSASLResponse(in[:n]) || n > 0 && in[0] == '*' && !s.backend.single {
 			out, action := s.close(out, `BYE "That is no SASL response"`)
 			return n, up, out, action
 		}
@@ -214,7 +214,7 @@ func (s *Session) pass(line, up, out []byte) ([]byte, []byte, codec.Action) {
 		out, action := s.close(out, `BYE "That is no literal that is taken here"`)
 		return up, out, action
 	case lit:
-		s.backend.left = size
+		s.backend.left, s.backend.single = size, size == 1
 		s.to(literal)
 	default:
 		s.to(waiting)

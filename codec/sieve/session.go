@@ -107,6 +107,7 @@ type backend struct {
 	line    codec.Line
 	has     bool // AUTHENTICATE
 	left    int  // octets still to come of the client's literal
+	single  bool // that is one octet, which may be a *
 	reply   int  // octets still to come of a literal in a reply
 	partial bool // a reply goes on with that literal, and behind it
 
