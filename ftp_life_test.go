@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -211,4 +212,26 @@ func TestFTPDrainWaitsForATransfer(t *testing.T) {
 	if _, err := io.Copy(io.Discard, tc); err == nil {
 		t.Error("the download has ended as if it were whole")
 	}
+}
+
+// The ports of a process that has handed over are its own until its sessions end.
+func TestFTPHandOver(t *testing.T) {
+	low, _ := strconv.Atoi(enginetest.FreePort(t))
+	s, p := startFTP(t, fmt.Sprintf(", passive: {ports: %d-%d}", low, low+3), "")
+	s.files["f"] = []byte("content")
+	old := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+	port := old.epsv()
+	p.HandOver()
+	c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+	for range 8 {
+		if got, reply := c.retrieve("f"); string(got) != "content" || !strings.HasPrefix(reply, "226") {
+			t.Fatalf("with the new process: %q, %q", got, reply)
+		}
+	}
+	nc := old.dialData(port, "127.0.0.1")
+	old.ask(ask{"RETR f\r\n", "^150"})
+	if got, err := io.ReadAll(tls.Client(nc, old.cfg)); string(got) != "content" || err != nil {
+		t.Errorf("with the old process: %q, %v", got, err)
+	}
+	old.until("^226 ")
 }

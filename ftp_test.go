@@ -183,6 +183,7 @@ func TestFTPServerThatPointsElsewhere(t *testing.T) {
 	if rest, err := io.ReadAll(c.r); !strings.HasSuffix(string(rest), "421 The server behind this one is not available\r\n") || err != nil {
 		t.Errorf("a reply that nobody has asked for: %q, %v", rest, err)
 	}
+	logged(t, p, "it said what it was not asked")
 }
 
 // The bounce (RFC 2577).

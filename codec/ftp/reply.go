@@ -189,6 +189,7 @@ func (s *Session) answered(code int) codec.Action {
 // broken ends a session whose backend does not speak FTP.
 func (s *Session) broken(n int, out []byte) (int, []byte, codec.Action) {
 	inside := s.relay.multi != 0
+	s.garbled = true
 	s.to(over)
 	if inside {
 		return n, out, codec.Close

@@ -108,6 +108,7 @@ type Session struct {
 	known    bool // a command was recognized
 	login    bool // the client has logged in
 	settled  bool // it has, at some time
+	garbled  bool // the backend has not kept to the protocol
 	sized    bool // PBSZ was said
 	private  bool // PROT P is in force
 	ssl      bool // AUTH SSL was said, which stands for PROT P as well
@@ -177,7 +178,10 @@ func (s *Session) Describe() (attrs []slog.Attr, trouble bool) {
 	if s.bad > 0 {
 		attrs = append(attrs, slog.Int("bad_commands", int(s.bad)))
 	}
-	return attrs, false
+	if s.garbled {
+		attrs = append(attrs, slog.String("backend", "it said what it was not asked; does it expect a PROXY header if there is one?"))
+	}
+	return attrs, s.garbled
 }
 
 // goodbyes end a session: 421 may answer any command (RFC 959 §5.4).
