@@ -268,15 +268,20 @@ func (t *transfer) leave(was, next codec.DataState) bool {
 
 // become changes the state of a transfer that is not given up, and tells the session.
 func (t *transfer) become(s codec.DataState, f codec.DataFault) {
-	t.mu.Lock()
-	given := t.state == codec.DataNone || t.state == codec.DataFailed
-	if !given {
-		t.state, t.fault = s, f
-	}
-	t.mu.Unlock()
-	if !given {
+	if t.note(s, f) {
 		t.c.poke()
 	}
+}
+
+// note changes the state of a transfer that is not given up, and reports whether it was.
+func (t *transfer) note(s codec.DataState, f codec.DataFault) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state == codec.DataNone || t.state == codec.DataFailed {
+		return false
+	}
+	t.state, t.fault = s, f
+	return true
 }
 
 // expire gives up a port that nobody has come to.

@@ -79,8 +79,8 @@ func (t *transfer) run() {
 	t.fail(&s, fault, err)
 }
 
-// fail ends a transfer that was not complete, the backend's side before the session
-// hears of it.
+// fail ends a transfer that was not complete, the backend's side before a poke that may
+// have to wait.
 func (t *transfer) fail(s *sides, fault codec.DataFault, err error) {
 	e := t.lst.eng
 	switch {
@@ -94,13 +94,16 @@ func (t *transfer) fail(s *sides, fault codec.DataFault, err error) {
 		}
 		return
 	}
+	noted := t.note(codec.DataFailed, fault) // first: the backend is about to say so too
 	reset(s.backend)
 	t.lst.stats.transfers[fault].Add(1)
 	if fault == codec.FaultNotResumed {
 		err = errNotResumed
 	}
 	e.log.Info("transfer failed", "id", t.id, "listener", t.lst.Name, "peer", t.client, "fault", fault.String(), "err", err)
-	t.become(codec.DataFailed, fault)
+	if noted {
+		t.c.poke()
+	}
 	if fault == codec.FaultTLS || fault == codec.FaultNotResumed { // the alert that says so is on its way
 		_ = s.client.SetLinger(-1)
 		_ = s.client.CloseWrite()
