@@ -45,6 +45,14 @@ func deaf(t *testing.T, ip string) netip.AddrPort {
 
 func TestSilentAddressHasItsShareOfTheTime(t *testing.T) {
 	silent := deaf(t, "127.0.0.2")
+	for range 20 { // its port has to be free at another address too
+		ln, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), silent.Port()).String())
+		if err == nil {
+			_ = ln.Close()
+			break
+		}
+		silent = deaf(t, "127.0.0.2")
+	}
 	at := serve(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), silent.Port()).String(), untilEnd("220 hello\r\n"))
 	s := newServer(t, Options{
 		Address: Address{Plain, "mail.internal", at.Port()}, Resolver: names{"127.0.0.2", "127.0.0.1"}, Timeout: 2 * time.Second,

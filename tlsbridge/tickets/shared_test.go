@@ -26,6 +26,9 @@ func node(t testing.TB, l ledger, skew time.Duration, log *slog.Logger) *Ring {
 	return r
 }
 
+// twoPolls is the most that two of them take: nodes do not poll in step.
+const twoPolls = 2*maxPoll*11/10 + time.Second
+
 // pass lets time go by.
 func pass(d time.Duration) {
 	time.Sleep(d)
@@ -180,14 +183,14 @@ func TestAClockThatIsSetDoesNotEndAgreement(t *testing.T) {
 			right := node(t, m, 0, nil)
 			for range 2 * maxGenerations { // so many generations are only known while it is never there for long
 				by.Add(int64(rotation))
-				pass(2 * maxPoll)
+				pass(twoPolls)
 				m.set(true)
-				pass(2 * maxPoll)
+				pass(twoPolls)
 				m.set(false)
 			}
 			m.set(down)
 			by.Store(0)
-			pass(2 * maxPoll)
+			pass(twoPolls)
 			m.set(false)
 			pass(10 * maxPoll)
 			mustShare(t, "with the right time again", wrong, right)
@@ -216,7 +219,7 @@ func TestANodeThatStartsAloneJoinsTheOthers(t *testing.T) {
 			t.Errorf("status: %+v, log: %s", s, output())
 		}
 		m.set(false)
-		pass(2 * maxPoll)
+		pass(twoPolls)
 		mustShare(t, "two polls after the outage", one, alone)
 		if !connect(t, client, serve(one, "smtp")).DidResume {
 			t.Error("a session begun in the outage does not resume on another node")
