@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
+	"starttlsd/backend"
 	"starttlsd/codec"
 	"starttlsd/config"
 	"starttlsd/engine"
@@ -134,8 +136,32 @@ func (b *build) dial(i int) error {
 	if err != nil {
 		return err
 	}
+	defer conn.TCP.Close()
 	if conn.TLS != nil {
 		_ = conn.TLS.CloseNotify()
+		return nil
 	}
-	return conn.TCP.Close()
+	if err := unasked(conn); err != nil {
+		return fmt.Errorf("backend %s: %w", b.cfg.Listeners[i].Backend, err)
+	}
+	return nil
+}
+
+// unasked waits for what a backend has no reason to say, as one does that has taken a
+// PROXY header for a command.
+func unasked(conn *backend.Conn) error {
+	said := make([]byte, 100)
+	n := copy(said, conn.Ahead)
+	var err error
+	if n == 0 {
+		_ = conn.TCP.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		n, err = conn.TCP.Read(said)
+	}
+	switch {
+	case n > 0:
+		return fmt.Errorf("behind its greeting it says %q, which it was not asked; does it expect a PROXY header if there is one?", said[:n])
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	}
+	return fmt.Errorf("behind its greeting it ends the connection (%w); does it expect a PROXY header if there is one?", err)
 }

@@ -40,6 +40,25 @@ func TestCheckDialsTheBackends(t *testing.T) {
 	}
 }
 
+// TestCheckSeesAPROXYHeaderThatWasNotExpected, though an FTP server has greeted before.
+func TestCheckSeesAPROXYHeaderThatWasNotExpected(t *testing.T) {
+	s := startFTPServer(t)
+	s.reply = func(line, text string) string {
+		if strings.HasPrefix(line, "PROXY ") {
+			return "500 what?\r\n"
+		}
+		return text
+	}
+	for header, want := range map[string]int{"none": exitOK, "v1": exitUsage} {
+		file := enginetest.WriteFile(t, "ftp.yaml", fmt.Sprintf(
+			"listeners:\n  - {address: '127.0.0.1:0', protocol: ftp, backend: 'tcp://%s', backend_options: {proxy_protocol: %s}}\n", s.addr, header))
+		status, stdout, stderr := command("-check", "-dial", "-config", file)
+		if status != want || strings.Contains(stdout, "does it expect a PROXY header") != (want != exitOK) {
+			t.Errorf("%s: status %d, %q, %q", header, status, stdout, stderr)
+		}
+	}
+}
+
 func TestCheckSaysWhatWouldBeDone(t *testing.T) {
 	cert, key := pairFiles(t, "mx.example")
 	file := enginetest.WriteFile(t, "c.yaml", fmt.Sprintf(`

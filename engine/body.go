@@ -8,7 +8,7 @@ import (
 )
 
 // bodyGrace is how long a body may take before its average rate counts.
-const bodyGrace = time.Minute
+var bodyGrace = time.Minute // less in tests
 
 // bodyBuffers are what lent connections read into, and hold only while there is
 // something to read.

@@ -52,7 +52,9 @@ func (t *transfer) copy(to, from *stream) (*stream, error) {
 				return from, err
 			}
 		}
+		came := e.now()
 		n, failed, err := out.take(from)
+		began += e.now() - came // while the other side was waited for
 		counter.Add(uint64(n))
 		total += n
 		switch {

@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"testing"
+	"time"
+
+	"starttlsd/codec"
+)
+
+// files is front with one command more: UPLOAD n is for a file that goes to port n of
+// the backend's. It is answered with the port where it goes to, and with "+whole", or
+// the fault, when it is over.
+type files struct {
+	front
+	data codec.Data
+}
+
+func (s *files) Introduce(u codec.Upstream, c *codec.Client) error {
+	s.data = c.Data
+	return s.front.Introduce(u, c)
+}
+
+func (s *files) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action) {
+	switch s.data.State() {
+	case codec.DataConnected:
+		s.data.Start()
+		return 0, up, out, codec.Hold
+	case codec.DataDone:
+		s.data.Close()
+		return 0, up, append(out, "+whole\r\n"...), codec.Continue
+	case codec.DataFailed:
+		out = fmt.Appendf(out, "-%v\r\n", s.data.Fault())
+		s.data.Close()
+		return 0, up, out, codec.Continue
+	case codec.DataConnecting, codec.DataMoving:
+		return 0, up, out, codec.Hold
+	}
+	line, _, ok := bytes.Cut(in, []byte("\r\n"))
+	arg, upload := bytes.CutPrefix(line, []byte("UPLOAD "))
+	if !ok || !upload {
+		return s.front.Forward(in, up, out)
+	}
+	port, _ := strconv.ParseUint(string(arg), 10, 16)
+	ours, err := s.data.Listen(uint16(port))
+	if err != nil {
+		return len(line) + 2, up, append(out, "-no port\r\n"...), codec.Continue
+	}
+	s.data.Connect(codec.Upload, false)
+	return len(line) + 2, up, fmt.Appendf(out, "+%d\r\n", ours), codec.Continue
+}
+
+// upload begins one. The file comes in at ln.
+func upload(t *testing.T, s *server, ln net.Listener) (control *client, data net.Conn) {
+	t.Helper()
+	control = s.dial()
+	control.send(fmt.Sprintf("UPLOAD %d\r\n", ln.Addr().(*net.TCPAddr).Port))
+	line, err := control.r.ReadString('\n')
+	if err != nil || line[0] != '+' {
+		t.Fatalf("%q, %v", line, err)
+	}
+	data, err = net.Dial("tcp", "127.0.0.1:"+line[1:len(line)-2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = data.Close() })
+	return control, data
+}
+
+func startFiles(t *testing.T, grace time.Duration) (*server, net.Listener) {
+	t.Helper()
+	was := bodyGrace
+	bodyGrace = grace
+	t.Cleanup(func() { bodyGrace = was }) // after the engine's end
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	b := backend(t, false, answer)
+	return start(t, relayTo(b), func(c *Config) {
+		l := &c.Listeners[0]
+		l.NewSession = func(*codec.Peer) codec.Session { return new(files) }
+		l.Data = &Data{Ports: NewPorts(0, 0)}
+		l.Limits.BodyRate = 1 << 30 // so that grace is all there is
+	}), ln
+}
+
+// A client that trickles does not hold a transfer for ever.
+func TestTrickledUploadIsCutShort(t *testing.T) {
+	s, ln := startFiles(t, 200*time.Millisecond)
+	control, data := upload(t, s, ln)
+	backend, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.Close()
+	go func() {
+		for err := error(nil); err == nil; time.Sleep(20 * time.Millisecond) {
+			_, err = data.Write([]byte("x"))
+		}
+	}()
+	control.expect("-client")
+	if _, err := io.Copy(io.Discard, backend); err == nil {
+		t.Error("the backend has seen a good end")
+	}
+}
+
+// A backend that takes its time is not held against the client.
+func TestUploadToABackendThatStallsGoesOn(t *testing.T) {
+	const size, grace = 32 << 20, 300 * time.Millisecond
+	s, ln := startFiles(t, grace)
+	control, data := upload(t, s, ln)
+	backend, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.Close()
+	go func() {
+		p := make([]byte, 64<<10)
+		for range size / len(p) {
+			if _, err := data.Write(p); err != nil {
+				return
+			}
+		}
+		time.Sleep(grace / 3)
+		_ = data.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.CopyN(io.Discard, backend, 1<<20)
+	time.Sleep(2 * grace)
+	if n, err := io.Copy(io.Discard, backend); n != size-1<<20 || err != nil {
+		t.Errorf("the rest is %d bytes, %v", n, err)
+	}
+	control.expect("+whole")
+}
