@@ -104,7 +104,7 @@ func (c *ftpSession) answer(line string) bool {
 		}
 		c.say(line, text)
 	case "RETR", "STOR":
-		if arg == "endless" { // commands are answered meanwhile
+		if arg == "endless" || arg == "flood" { // commands are answered meanwhile
 			data := c.data
 			c.data = nil
 			go c.endless(line, data)
@@ -133,7 +133,7 @@ func (c *ftpSession) transfer(line string, up bool, name string) {
 	c.mu.Lock()
 	content, known := c.files[name]
 	c.mu.Unlock()
-	if !up && !known || c.data == nil {
+	if !up && !known || c.data == nil || name == "refused" {
 		c.say(line, "550 no\r\n")
 		return
 	}
@@ -166,7 +166,7 @@ func (c *ftpSession) transfer(line string, up bool, name string) {
 	c.say(line, "226 done\r\n")
 }
 
-// endless sends until it cannot.
+// endless sends until it cannot; a flood goes over the control connection as well.
 func (c *ftpSession) endless(line string, data net.Listener) {
 	defer data.Close()
 	nc, err := data.Accept()
@@ -175,6 +175,14 @@ func (c *ftpSession) endless(line string, data net.Listener) {
 	}
 	defer nc.Close()
 	c.say(line, "150 go\r\n")
+	if line == "RETR flood" {
+		go func() {
+			text := []byte(strings.Repeat("150-"+strings.Repeat("x", 900)+"\r\n", 60))
+			for err := error(nil); err == nil; {
+				_, err = c.nc.Write(text)
+			}
+		}()
+	}
 	for err == nil {
 		_, err = nc.Write(make([]byte, 64<<10))
 	}

@@ -70,6 +70,7 @@ func TestFTPTruncatedUploadIsAborted(t *testing.T) {
 		},
 	} {
 		c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+		c.store("whole", []byte("x")) // from now on the server is told before the handshake is over
 		tc := c.begin("STOR " + name)
 		_, _ = tc.Write(make([]byte, 100_000))
 		end(tc)
@@ -126,6 +127,40 @@ func TestFTPDataConnectionResumesItsControlConnection(t *testing.T) {
 	c.cfg = &tls.Config{InsecureSkipVerify: true}
 	if reply := c.store("f", []byte("x")); !strings.HasPrefix(reply, "226") {
 		t.Errorf("data_session: address: %q", reply)
+	}
+}
+
+// A client that cannot upload has not replaced what was there.
+func TestFTPUploadThatFailsInItsHandshakeTouchesNoFile(t *testing.T) {
+	s, p := startFTP(t, "", "")
+	for _, command := range []string{"STOR f", "APPE f"} {
+		c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+		own := c.cfg
+		c.cfg = &tls.Config{InsecureSkipVerify: true}
+		tc := c.begin(command)
+		_, _ = tc.Write([]byte("x"))
+		if _, err := io.ReadAll(tc); err == nil {
+			t.Error("it could write")
+		}
+		if reply := c.until(c.d.final); !strings.HasPrefix(reply, "522") || s.commands("STOR")+s.commands("APPE") > 0 {
+			t.Errorf("%q; the server has been told to store %d times", reply, s.commands("STOR")+s.commands("APPE"))
+		}
+		c.cfg = own
+		c.ask(ask{"NOOP\r\n", "^200"})
+	}
+}
+
+// A client that is sending when its upload is refused gets to know why.
+func TestFTPRefusedUpload(t *testing.T) {
+	_, p := startFTP(t, "", "")
+	for _, size := range []int{0, 1 << 10, 16 << 20} {
+		c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+		for range 2 {
+			if reply := c.store("refused", make([]byte, size)); !strings.HasPrefix(reply, "550") {
+				t.Errorf("an upload of %d bytes: %q", size, reply)
+			}
+		}
+		c.ask(ask{"NOOP\r\n", "^200"})
 	}
 }
 

@@ -265,7 +265,11 @@ func (s sink) listener(l *engine.ListenerStats, address, protocol string) {
 func (s sink) transfers(l *engine.ListenerStats, address, protocol string) {
 	for f, n := range l.Transfers {
 		outcome := "ok"
-		if f := codec.DataFault(f); f != codec.NoFault {
+		switch f := codec.DataFault(f); f {
+		case codec.NoFault:
+		case codec.FaultRefused: // such as a file that does not exist
+			outcome = f.String()
+		default:
 			outcome = "failed_" + f.String()
 		}
 		s.count(transfers, n, address, protocol, outcome)

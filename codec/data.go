@@ -22,7 +22,7 @@ type Data interface {
 	Connect(way Way, secure bool)
 
 	// Start begins the handshake, and then the transfer. The State has to be
-	// DataConnected, and is DataMoving then.
+	// DataConnected, and is DataSecuring then, or DataMoving without TLS.
 	Start()
 
 	// Abort cuts a transfer short for the client at once. The backend, which is about to
@@ -30,8 +30,9 @@ type Data interface {
 	// DataFailed then, without a Fault.
 	Abort()
 
-	// Close gives up what there is. A transfer that is not over is cut short for both
-	// sides, so that neither takes a part for the whole. The State is DataNone then.
+	// Close gives up what there is. A transfer that is not over is cut short, so that
+	// nobody takes a part for the whole. The client of an upload has a moment to notice
+	// that nobody reads it, and to look for the reply. The State is DataNone then.
 	Close()
 
 	State() DataState
@@ -60,6 +61,7 @@ const (
 	DataReady                       // a port is open, or is known
 	DataConnecting                  // the connections are awaited. Next: connected, failed
 	DataConnected                   // they are there
+	DataSecuring                    // the client's handshake is done. Next: moving, failed
 	DataMoving                      // bytes go across. Next: done, failed
 	DataDone                        // all is said, to the last byte and the end
 	DataFailed                      // see Fault
@@ -78,10 +80,11 @@ const (
 	FaultTruncated            // the client's stream has ended without close_notify
 	FaultClient               // the client's connection has failed, or it stalls
 	FaultBackend              // the backend's has, or it stalls
+	FaultRefused              // the backend has refused the command; only counted
 
 	NumDataFaults
 )
 
 func (f DataFault) String() string {
-	return [NumDataFaults]string{"none", "no_client", "no_backend", "busy", "tls", "not_resumed", "truncated", "client", "backend"}[f]
+	return [NumDataFaults]string{"none", "no_client", "no_backend", "busy", "tls", "not_resumed", "truncated", "client", "backend", "refused"}[f]
 }

@@ -47,6 +47,9 @@ func (t *transfer) copy(to, from *stream) (*stream, error) {
 			due = min(due, began+bodyGrace+time.Duration(total/limits.BodyRate)*time.Second)
 		}
 		_ = from.link.off.tc.SetReadDeadline(e.deadline(due))
+		if err := t.refused.Err(); err != nil { // whose deadline was before this one
+			return to, err
+		}
 		if from.tls == nil || from.tls.Buffered() == 0 {
 			if err := from.link.await(); err != nil {
 				return from, err

@@ -102,6 +102,7 @@ func (ch *channel) renew(backend uint16) (*transfer, error) {
 	}
 	t.ctx, t.cancel = context.WithCancel(e.goodbye)
 	t.aborted, t.abort = context.WithCancel(t.ctx)
+	t.refused, t.refuse = context.WithCancel(t.ctx)
 	return t, nil
 }
 
@@ -136,7 +137,11 @@ func (c *conn) tlsConfig() *tls.Config {
 
 // Start implements codec.Data.
 func (ch *channel) Start() {
-	if ch.now.leave(codec.DataConnected, codec.DataMoving) {
+	next := codec.DataMoving
+	if ch.now.tls != nil {
+		next = codec.DataSecuring
+	}
+	if ch.now.leave(codec.DataConnected, next) {
 		close(ch.now.start)
 	}
 }
@@ -151,7 +156,7 @@ func (ch *channel) Abort() {
 		return
 	}
 	t.mu.Lock()
-	running := t.state == codec.DataConnecting || t.state == codec.DataConnected || t.state == codec.DataMoving
+	running := t.state >= codec.DataConnecting && t.state <= codec.DataMoving
 	if running {
 		t.state, t.fault = codec.DataFailed, codec.NoFault
 		t.idle = time.AfterFunc(abortPatience, t.cancel)
@@ -163,7 +168,10 @@ func (ch *channel) Abort() {
 }
 
 // Close implements codec.Data.
-func (ch *channel) Close() {
+func (ch *channel) Close() { ch.close(true) }
+
+// close is Close. The client whose own connection ends has no reply to look for.
+func (ch *channel) close(reply bool) {
 	t := ch.now
 	if t == nil {
 		return
@@ -180,6 +188,9 @@ func (ch *channel) Close() {
 	case was == codec.DataReady:
 		t.done()
 	case was == codec.DataDone, over:
+		ch.last = t
+	case was == codec.DataMoving && t.way == codec.Upload && reply:
+		t.refuse()
 		ch.last = t
 	default:
 		t.cancel()
@@ -214,7 +225,7 @@ func (ch *channel) busy() bool {
 		return false
 	}
 	s := ch.State()
-	return s == codec.DataConnecting || s == codec.DataMoving
+	return s == codec.DataConnecting || s == codec.DataSecuring || s == codec.DataMoving
 }
 
 // transfer is the connections of one transfer, from the time that its port is known.
@@ -240,6 +251,8 @@ type transfer struct {
 
 	aborted context.Context // done when the client has said ABOR as well
 	abort   context.CancelFunc
+	refused context.Context // done when the backend does not want the upload as well
+	refuse  context.CancelFunc
 	once    sync.Once // of done
 
 	mu    sync.Mutex

@@ -134,7 +134,7 @@ func (c *conn) dropRelay() {
 	c.relay = nil
 	e.lentMu.Unlock()
 	if r.data != nil {
-		r.data.Close()
+		r.data.close(false)
 	}
 	if r.tls != nil && !c.marks.has(torn) && r.link.failure() == nil && (r.link.gc != nil || r.link.tc() != nil) {
 		_ = r.tls.CloseNotify()

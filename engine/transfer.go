@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -62,6 +63,11 @@ func (t *transfer) run() {
 		defer giveUp()
 		abort := context.AfterFunc(t.aborted, func() { reset(s.client) })
 		defer abort()
+		refuse := context.AfterFunc(t.refused, func() {
+			reset(s.backend)
+			_ = s.client.SetReadDeadline(past)
+		})
+		defer refuse()
 		t.become(codec.DataConnected, codec.NoFault)
 		select {
 		case <-t.start:
@@ -69,7 +75,7 @@ func (t *transfer) run() {
 		case <-t.aborted.Done():
 			fault, err = codec.FaultClient, t.aborted.Err()
 		}
-		if fault == codec.NoFault && abort() && giveUp() {
+		if fault == codec.NoFault && refuse() && abort() && giveUp() {
 			t.lst.stats.transfers[fault].Add(1)
 			t.become(codec.DataDone, fault)
 			t.part(&s)
@@ -84,8 +90,17 @@ func (t *transfer) run() {
 func (t *transfer) fail(s *sides, fault codec.DataFault, err error) {
 	e := t.lst.eng
 	switch {
+	case t.refused.Err() != nil && t.ctx.Err() == nil:
+		t.lst.stats.transfers[codec.FaultRefused].Add(1)
+		return
 	case t.ctx.Err() != nil: // given up, by the client or at the end
-		t.lst.stats.transfers[codec.FaultClient].Add(1)
+		fault = codec.FaultClient
+		select {
+		case <-t.start:
+		default:
+			fault = codec.FaultRefused
+		}
+		t.lst.stats.transfers[fault].Add(1)
 		return
 	case t.aborted.Err() != nil:
 		t.lst.stats.transfers[codec.FaultClient].Add(1)
@@ -169,6 +184,9 @@ func (t *transfer) accept() (*net.TCPConn, error) {
 	defer stop()
 	for told := false; ; {
 		tc, err := ln.AcceptTCP()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, fmt.Errorf("none has come to %s; does the firewall let passive.ports in, and do clients reach passive.address? (%w)", ln.Addr(), err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -202,6 +220,7 @@ func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, er
 			return codec.FaultTLS, err
 		}
 		client.tls = tls
+		t.become(codec.DataMoving, codec.NoFault)
 	}
 	if t.secureBackend != nil {
 		ctx, cancel := context.WithTimeout(t.ctx, dataDial)
@@ -219,6 +238,13 @@ func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, er
 	}
 	switch at, err := t.copy(to, from); {
 	case err == nil:
+	case t.refused.Err() != nil, at == to && t.way == codec.Upload:
+		reset(s.backend)
+		t.dismiss(client)
+		if t.refused.Err() != nil {
+			return codec.FaultRefused, err
+		}
+		return there, err
 	case at == to:
 		return there, err
 	case from == client && errors.Is(err, io.ErrUnexpectedEOF):
@@ -233,6 +259,24 @@ func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, er
 		return there, err
 	}
 	return codec.NoFault, nil
+}
+
+// dismiss ends the connection of a client whose upload nobody reads any more, with a moment
+// to notice: after a reset it might not look for the reply.
+func (t *transfer) dismiss(client *stream) {
+	e, tc := t.lst.eng, client.link.off.tc
+	_ = tc.SetLinger(-1)
+	_ = client.halfClose()
+	until := e.now() + dataLinger
+	var rest [4096]byte
+	err := os.ErrDeadlineExceeded // of the refusal, before or after this
+	for err == nil || errors.Is(err, os.ErrDeadlineExceeded) && e.now() < until {
+		if err != nil {
+			_ = tc.SetReadDeadline(e.deadline(until))
+		}
+		_, err = tc.Read(rest[:])
+	}
+	_ = tc.Close()
 }
 
 // stream is one side, as a lent one.

@@ -60,13 +60,13 @@ func (d *Data) Connect(way codec.Way, secure bool) {
 
 // Start implements codec.Data.
 func (d *Data) Start() {
-	d.to(codec.DataMoving, codec.DataConnected, "Start")
+	d.to(codec.DataSecuring, codec.DataConnected, "Start")
 	d.call("start")
 }
 
 // Close implements codec.Data.
 func (d *Data) Close() {
-	if d.state == codec.DataConnecting || d.state == codec.DataConnected || d.state == codec.DataMoving {
+	if d.state == codec.DataConnecting || d.state == codec.DataConnected || d.state == codec.DataSecuring || d.state == codec.DataMoving {
 		d.call("cut")
 	}
 	d.state, d.fault = codec.DataNone, codec.NoFault
@@ -109,6 +109,7 @@ var states = map[string]struct {
 	fault codec.DataFault
 }{
 	"connected":   {codec.DataConnected, codec.NoFault},
+	"moving":      {codec.DataMoving, codec.NoFault},
 	"done":        {codec.DataDone, codec.NoFault},
 	"expired":     {codec.DataNone, codec.NoFault},
 	"no-client":   {codec.DataFailed, codec.FaultNoClient},

@@ -17,7 +17,6 @@ const (
 	open          // our PASV or EPSV
 	transfer      // with 1xx, bytes go across
 	abor          // ABOR
-	stat          // STAT, while there is a transfer
 	rein          // REIN
 	quit          // QUIT: the end
 )
@@ -30,7 +29,7 @@ type command struct {
 }
 
 // flags are policy, applied by command alone.
-type flags uint8
+type flags uint16
 
 const (
 	noArg     flags = 1 << iota // takes no argument
@@ -40,6 +39,7 @@ const (
 	ours                        // answered here, not by the backend
 	alone                       // answered here until there is a backend, in clear
 	upload                      // a transfer from the client
+	replaces                    // what is there already may be lost to it
 	urgent                      // passes while there is a transfer
 )
 
@@ -68,8 +68,8 @@ var commands = map[string]*command{
 	"LIST": {(*Session).transfer, transfer, 0},
 	"NLST": {(*Session).transfer, transfer, 0},
 	"MLSD": {(*Session).transfer, transfer, 0},
-	"STOR": {(*Session).transfer, transfer, needsArg | upload},
-	"APPE": {(*Session).transfer, transfer, needsArg | upload},
+	"STOR": {(*Session).transfer, transfer, needsArg | upload | replaces},
+	"APPE": {(*Session).transfer, transfer, needsArg | upload | replaces},
 	"STOU": {(*Session).transfer, transfer, upload},
 	"ABOR": {(*Session).abor, abor, noArg | urgent},
 	"STAT": {(*Session).stat, other, urgent},
@@ -136,7 +136,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	switch status {
 	case codec.LineMore:
 	case codec.LineOK:
-		up, out, action = s.command(withoutTelnet(line), up, out)
+		up, out, action = s.command(line, up, out)
 	case codec.LineBinary:
 		out, action = s.close(out, "421 This is FTP")
 	case codec.LineTooLong:

@@ -54,16 +54,11 @@ func FuzzPorts(f *testing.F) {
 	})
 }
 
-// FuzzTelnet: a line without octet 255 stays as it is, and none grows; to skip commands
-// at its front piece by piece skips the same.
+// FuzzTelnet: to skip commands at the front of a line piece by piece skips the same.
 func FuzzTelnet(f *testing.F) {
 	f.Add([]byte("\xff\xf4\xff\xf2ABOR"), 1)
 	f.Add([]byte("CWD \xff\xff\xff\xfd\x03x\xffy\xff"), 3)
 	f.Fuzz(func(t *testing.T, line []byte, cut int) {
-		clean := withoutTelnet(line)
-		if bytes.IndexByte(line, iac) < 0 && !bytes.Equal(clean, line) || len(clean) > len(line) {
-			t.Errorf("%q becomes %q", line, clean)
-		}
 		n, whole := skipTelnet(line)
 		if cut < 0 || cut > len(line) {
 			return

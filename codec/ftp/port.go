@@ -39,13 +39,14 @@ const epsvOnly = "503 EPSV ALL was said"
 
 // told is the address of IPv4 in the reply to PASV.
 func (s *Session) told() []byte {
-	if s.cfg.PASV != nil {
+	a := s.peer.Local().Addr().Unmap()
+	switch {
+	case !a.Is4():
+		return nil
+	case s.cfg.PASV != nil:
 		return s.cfg.PASV
 	}
-	if a := s.peer.Local().Addr().Unmap(); a.Is4() {
-		return a.AsSlice()
-	}
-	return nil
+	return a.AsSlice()
 }
 
 // family is the number of the control connection's address family (RFC 2428 §2).

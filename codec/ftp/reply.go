@@ -14,6 +14,8 @@ type relay struct {
 	line    codec.Line // of the backend's
 	opening opening
 	pending []byte // the transfer's command
+	early   bool   // which waits for the handshake too
+	begun   bool   // the client was told to begin it
 
 	multi   int    // the code of a reply that has begun and not ended, 0 without
 	now     kind   // whose it is
@@ -21,7 +23,6 @@ type relay struct {
 	mute    bool   // it is not passed on
 
 	abor    bool // ABOR was sent in a transfer, and not answered
-	stat    bool // STAT was
 	aborted bool // the client has ended the transfer
 }
 
@@ -50,15 +51,18 @@ func (s *Session) Reply(in, out []byte) (int, []byte, codec.Action) {
 		return s.last(n, code, line, out)
 	}
 	code, more, ok := parseReply(line)
-	k, asked := s.answers(code)
+	k, asked := s.answers()
 	switch {
 	case !ok, !asked && code != 421:
 		return s.broken(n, out)
 	case code == 421: // the backend is about to close
 		s.to(over)
+		if more {
+			line = append(append(bytes.Clone(line[:3]), ' '), line[4:]...) // the rest is not waited for
+		}
 		return n, sayScrubbed(out, line), codec.Close
 	}
-	r.now, r.mute, r.instead = k, k == open && code < 400, ""
+	r.now, r.mute, r.instead = k, k == open && code < 400 || k == transfer && code < 200 && r.begun, ""
 	if k == transfer && code >= 200 {
 		wait, instead := s.verdict(code)
 		if wait && len(in) > maxAhead {
@@ -95,19 +99,14 @@ func parseReply(line []byte) (code int, more, ok bool) {
 	return code, len(line) > 3 && line[3] == '-', code >= 100 && code < 600
 }
 
-// answers is the command that a reply with that code is for. In a transfer that of
-// STAT may come before the transfer's.
-func (s *Session) answers(code int) (k kind, asked bool) {
+// answers is the command that a reply is for.
+func (s *Session) answers() (k kind, asked bool) {
 	r := s.relay
 	switch {
-	case r.stat && code >= 211 && code <= 213:
-		return stat, true
 	case r.asked.Len() > 0:
 		return *r.asked.First(), true
 	case r.abor:
 		return abor, true
-	case r.stat:
-		return stat, true
 	}
 	return other, false
 }
@@ -136,6 +135,7 @@ func (s *Session) last(n, code int, line, out []byte) (int, []byte, codec.Action
 		out = s.features(say(out, "211-Features"))
 	case r.now == feat:
 		out = s.features(out)
+	case r.mute:
 	default:
 		out = sayScrubbed(out, line)
 	}
@@ -152,8 +152,6 @@ func (s *Session) last(n, code int, line, out []byte) (int, []byte, codec.Action
 func (s *Session) answered(code int) codec.Action {
 	r := s.relay
 	switch r.now {
-	case stat:
-		r.stat = false
 	case abor:
 		if r.abor {
 			r.abor = false
@@ -167,7 +165,7 @@ func (s *Session) answered(code int) codec.Action {
 	case r.now == quit:
 		s.to(over)
 		return codec.Close
-	case r.now == login && code == 230:
+	case r.now == login && (code == 230 || code == 232): // RFC 2228 §5
 		s.login, s.settled = true, true
 		s.junk, s.bad = 0, 0
 	case r.now == login && (code == 331 || code == 332): // for another user
@@ -180,7 +178,10 @@ func (s *Session) answered(code int) codec.Action {
 			r.data.Close()
 		}
 	}
-	if r.asked.Len() == 0 && !r.abor && !r.stat {
+	if s.login && code < 400 { // a client that gets on may try what is refused, for each of many files
+		s.bad = 0
+	}
+	if r.asked.Len() == 0 && !r.abor {
 		s.to(dialogue)
 	}
 	return codec.Continue

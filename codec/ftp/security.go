@@ -57,6 +57,7 @@ func (s *Session) prot(_ *command, _, arg, up, out []byte) ([]byte, []byte, code
 	case level != "P" && level != "C":
 		why = "504 Only PROT P and PROT C are possible"
 	case level == "C" && s.cfg.RequireTLS == ForData:
+		s.private = s.private && !s.ssl // who has not asked for it would be waited for
 		why = "534 Data connections have to be private: use PROT P"
 	case level == "P":
 		s.private = true

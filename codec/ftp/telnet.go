@@ -1,7 +1,5 @@
 package ftp
 
-import "bytes"
-
 // A control connection follows the Telnet protocol (RFC 959 §3.1), of which clients
 // use the interrupt before an ABOR: IAC IP IAC DM, with the DM as urgent data, so that
 // it may be missing.
@@ -38,27 +36,4 @@ func telnetSize(in []byte) int {
 		return 0
 	}
 	return 3
-}
-
-// withoutTelnet is line without the commands within it. An octet 255, doubled or
-// not, stays: it is part of a name.
-func withoutTelnet(line []byte) []byte {
-	if bytes.IndexByte(line, iac) < 0 {
-		return line
-	}
-	var clean []byte
-	for i := 0; i < len(line); {
-		size := telnetSize(line[i:])
-		switch {
-		case line[i] != iac, size < 2:
-			clean = append(clean, line[i])
-			i++
-		case line[i+1] == iac:
-			clean = append(clean, iac, iac)
-			i += 2
-		default:
-			i += size
-		}
-	}
-	return clean
 }

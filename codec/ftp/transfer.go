@@ -26,19 +26,30 @@ func (s *Session) transfer(c *command, line, _, up, out []byte) ([]byte, []byte,
 		way = codec.Upload
 	}
 	r.pending, r.aborted = bytes.Clone(line), false
+	r.early = c.flags&replaces != 0 && s.private && !s.proven
+	r.begun = false
 	r.data.Connect(way, s.private)
 	s.to(connecting)
 	return up, out, codec.Continue
 }
 
 // connected sends the pending command, or says why it cannot be, as soon as either is
-// known. It reports whether it is.
+// known. It reports whether anything is.
+//
+// What is stored replaces a file from its command on, even if a client is about to fail
+// in its handshake, or to resume no session. So a client that has shown nothing yet has
+// to do so before the backend hears of it, and is told by us to begin.
 func (s *Session) connected(up, out []byte) (_, _ []byte, known bool) {
 	r := s.relay
 	switch r.data.State() {
-	case codec.DataConnecting:
+	case codec.DataConnecting, codec.DataSecuring:
 		return up, out, false
-	case codec.DataConnected:
+	case codec.DataConnected, codec.DataMoving, codec.DataDone:
+		if r.early && !r.begun {
+			r.begun = true
+			r.data.Start()
+			return up, say(out, "150 Ready for TLS and the data"), true
+		}
 		up = append(append(up, r.pending...), "\r\n"...)
 		r.asked.Add(transfer)
 		r.pending = nil
@@ -76,6 +87,7 @@ var faults = [codec.NumDataFaults]string{
 	codec.FaultTruncated:  "426 The data connection has ended without close_notify: nothing is complete",
 	codec.FaultClient:     "426 The data connection has failed",
 	codec.FaultBackend:    "426 The data connection of the server behind this one has failed",
+	codec.FaultRefused:    "426 The transfer has ended",
 }
 
 // abor ends a transfer. A backend that looks for it meanwhile ends its data connection by
@@ -99,18 +111,17 @@ func (s *Session) abor(c *command, line, _, up, out []byte) ([]byte, []byte, cod
 	return append(up, "ABOR\r\n"...), out, codec.Continue
 }
 
-// stat is passed on at once while there is a transfer (RFC 959 §4.1.3).
+// stat is answered here while there is a transfer (RFC 959 §4.1.3): a backend's refusal of
+// it could not be told from the transfer's.
 func (s *Session) stat(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
-	r := s.relay
 	switch {
 	case s.phase == dialogue:
 		return s.send(c.kind, line, up), out, codec.Continue
-	case s.phase == connecting, r.stat:
+	case s.relay.multi != 0:
 		return up, out, codec.Hold
 	}
 	s.commands++
-	r.stat = true
-	return append(up, "STAT\r\n"...), out, codec.Continue
+	return up, say(out, "211 A transfer is under way"), codec.Continue
 }
 
 // verdict is what a final reply to a transfer is worth: wait is true while bytes
@@ -122,16 +133,19 @@ func (s *Session) verdict(code int) (wait bool, instead string) {
 	case code < 300 && state == codec.DataConnected: // it has left the 1xx out
 		r.data.Start()
 		return true, ""
-	case code < 300 && state == codec.DataMoving:
+	case code < 300 && (state == codec.DataSecuring || state == codec.DataMoving):
 		return true, ""
 	case code < 300 && state == codec.DataDone:
 		s.transfers++
+		s.proven = s.proven || s.private
 		r.data.Close()
 		return false, ""
 	case code < 300, fault == codec.FaultTLS, fault == codec.FaultNotResumed:
 		return false, s.endTransfer()
 	}
-	s.failed++
+	if state != codec.DataConnected || r.begun { // else it was refused
+		s.failed++
+	}
 	r.data.Close()
 	return false, ""
 }

@@ -9,14 +9,15 @@ import (
 )
 
 // passes reports whether a backend's capability is one of ours as well: not what is
-// about TLS, which ends here; not compression, which would hide the dialogue; and no
-// SASL mechanism that does not work through us.
+// about TLS, which ends here; not compression, which would hide the dialogue; not the
+// way back before login, where nobody would filter any more; and no SASL mechanism
+// that does not work through us.
 func passes(word string) bool {
 	word = strings.ToUpper(word)
 	if mechanism, ok := strings.CutPrefix(word, "AUTH="); ok {
 		return codec.PassesSASL([]byte(mechanism))
 	}
-	return word != "STARTTLS" && word != "LOGINDISABLED" && !strings.HasPrefix(word, "COMPRESS=")
+	return word != "STARTTLS" && word != "UNAUTHENTICATE" && word != "LOGINDISABLED" && !strings.HasPrefix(word, "COMPRESS=")
 }
 
 func pass(words []string) []string {

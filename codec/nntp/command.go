@@ -10,14 +10,15 @@ import (
 type kind uint8
 
 const (
-	other   kind = iota // a line, or with some codes a list
-	group               // GROUP: 211 is one line
-	capable             // CAPABILITIES: the list is filtered
-	post                // POST, IHAVE: 340 or 335 asks for the article
-	article             // the end of an article
-	mode                // MODE READER
-	login               // AUTHINFO
-	quit                // the end
+	other    kind = iota // a line, or with some codes a list
+	group                // GROUP: 211 is one line
+	capable              // CAPABILITIES: the list is filtered
+	post                 // POST, IHAVE: 340 or 335 asks for the article
+	article              // the end of an article
+	streamed             // that of TAKETHIS
+	mode                 // MODE READER
+	login                // AUTHINFO
+	quit                 // the end
 )
 
 // command is one row of the command table.
@@ -51,7 +52,7 @@ var commands = map[string]*command{
 	"POST":         {(*Session).wait, post, noArg},
 	"IHAVE":        {(*Session).wait, post, needsArg},
 	"CHECK":        {(*Session).pass, other, needsArg},
-	"TAKETHIS":     {(*Session).takethis, article, hasBody},
+	"TAKETHIS":     {(*Session).takethis, streamed, hasBody},
 	"GROUP":        {(*Session).pass, group, needsArg},
 	"LISTGROUP":    {(*Session).pass, other, 0},
 	"LAST":         {(*Session).pass, other, noArg},
@@ -135,8 +136,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 
 // command runs a command, unless the policy in its row refuses it.
 func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
-	word, arg, _ := bytes.Cut(line, []byte{' '})
-	arg = bytes.TrimSpace(arg)
+	word, arg := cutWord(line)
 	verb := string(bytes.ToUpper(word[:min(len(word), 16)]))
 	c := commands[verb]
 	why := s.gate(c, verb, arg)
@@ -188,10 +188,30 @@ func (s *Session) gate(c *command, verb string, arg []byte) string {
 		return "501 An argument is expected"
 	case c.kind == login && !authinfo(arg):
 		return "501 USER, PASS or SASL with a mechanism that is offered is expected"
+	case c.kind == streamed && !messageID(arg):
+		return "501 A message-id is expected"
+	case c.kind == streamed && (s.relay == nil || !s.relay.streaming):
+		return "502 MODE STREAM comes first"
 	case c.kind == mode && !bytes.EqualFold(arg, []byte("READER")) && !bytes.EqualFold(arg, []byte("STREAM")):
 		return "501 READER or STREAM is expected"
 	}
 	return ""
+}
+
+// cutWord cuts off the first word (RFC 3977 §3.1).
+func cutWord(line []byte) (word, rest []byte) {
+	i := bytes.IndexAny(line, " \t")
+	if i < 0 {
+		return line, nil
+	}
+	return line[:i], bytes.TrimSpace(line[i:])
+}
+
+// messageID reports whether arg is one, and nothing else (RFC 3977 §3.6). A server does
+// not look for an article behind a command that is none to it.
+func messageID(arg []byte) bool {
+	return len(arg) > 2 && len(arg) <= 250 && arg[0] == '<' && bytes.IndexByte(arg, '>') == len(arg)-1 &&
+		!bytes.ContainsAny(arg, " \t")
 }
 
 // authinfo reports whether arg is that of a login that can pass (RFC 4643).
@@ -222,12 +242,14 @@ func (s *Session) wait(c *command, line, arg, up, out []byte) ([]byte, []byte, c
 }
 
 func (s *Session) mode(c *command, line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
-	s.reader = s.reader || bytes.EqualFold(arg, []byte("READER"))
-	return s.pass(c, line, arg, up, out)
+	s.relay.stream = bytes.EqualFold(arg, []byte("STREAM"))
+	return s.wait(c, line, arg, up, out)
 }
 
-func (s *Session) takethis(c *command, line, _, up, out []byte) ([]byte, []byte, codec.Action) {
-	s.body = &body{}
+// takethis is for a backend that streams, by its own word. Any other would take the
+// article that comes at once for commands.
+func (s *Session) takethis(_ *command, line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
+	s.body = &body{kind: streamed, refusal: "439 " + string(arg)}
 	s.to(content)
 	return append(append(up, line...), "\r\n"...), out, codec.Continue
 }

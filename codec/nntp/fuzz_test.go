@@ -22,7 +22,7 @@ func FuzzSession(f *testing.F) {
 		},
 		Seeds: []string{
 			"MODE READER\r\nCAPABILITIES\r\nGROUP a\r\nARTICLE 1\r\n\xff200 x\r\n101 y\r\nSTARTTLS\r\nSASL A-PLUS\r\n.\r\n211 1\r\n220 1\r\n..\r\n.\r\n",
-			"STARTTLS\r\n\xff\xffPOST\r\n\xff340 go\r\n\xffSubject: x\r\n\r\n.\r\nTAKETHIS <a>\r\nx\n.\r\n\r\n.\r\nQUIT\r\n\xff240 x\r\n205 y\r\n",
+			"STARTTLS\r\n\xff\xffPOST\r\n\xff340 go\r\n\xffSubject: x\r\n\r\n.\r\nMODE STREAM\r\nTAKETHIS <a>\r\nx\n.\r\n\r\n.\r\nQUIT\r\n\xff240 x\r\n203 y\r\n239 <a>\r\n205 y\r\n",
 			"HELP\r\nAUTHINFO USER u\r\nAUTHINFO SASL PLAIN\r\n\xff381 p\r\n383 x\r\n\xffAA==\r\n\xff281 in\r\n",
 		},
 	}.Run(f)

@@ -12,17 +12,21 @@ import (
 
 // relay is what a session with a backend has besides.
 type relay struct {
-	asked  codec.Pipeline[kind]
-	line   codec.Line // of the backend's
-	block  *codec.Dot // what is left of a list or an article, nil without
-	midway bool       // a reply has begun and not ended
+	asked     codec.Pipeline[kind]
+	line      codec.Line // of the backend's
+	block     *codec.Dot // what is left of a list or an article, nil without
+	midway    bool       // a reply has begun and not ended
+	stream    bool       // the last MODE was STREAM
+	streaming bool       // and the backend does
 }
 
 // body is an article of the client's.
 type body struct {
-	dot   codec.Dot
-	octet int64  // swallowed
-	why   string // refused before it came; "" for its faults
+	dot     codec.Dot
+	kind    kind   // of its reply
+	octet   int64  // swallowed
+	why     string // refused before it came; "" for its faults
+	refusal string // the reply that it is not to be sent again
 }
 
 const (
@@ -41,7 +45,7 @@ func (s *Session) stepContent(in, up, out []byte) (int, []byte, []byte, codec.Ac
 	}
 	switch {
 	case s.phase == content && done:
-		s.relay.asked.Add(article)
+		s.relay.asked.Add(b.kind)
 		s.body = nil
 		s.to(dialogue)
 		return n, append(up, in[:n]...), out, codec.Continue
@@ -56,7 +60,11 @@ func (s *Session) stepContent(in, up, out []byte) (int, []byte, []byte, codec.Ac
 		s.to(dialogue)
 		out, action = s.refuse(out, b.why)
 	} else { // the backend has a half of it
-		out, action = s.close(out, "400 NUL, bare CR or bare LF in the article")
+		code := "400"
+		if done && s.relay.asked.Len() == 0 { // else there are replies to come before
+			code = b.refusal
+		}
+		out, action = s.close(out, code+" NUL, bare CR or bare LF in the article")
 	}
 	return n, up, out, action
 }
@@ -92,6 +100,9 @@ func (s *Session) Reply(in, out []byte) (int, []byte, codec.Action) {
 	out = say(out, string(line))
 	switch {
 	case code == 400: // the backend is about to close (RFC 3977 §3.2.1)
+		s.to(over)
+		return n, out, codec.Close
+	case *r.asked.First() == streamed && code != 239 && code != 439: // it may have taken the article for commands
 		s.to(over)
 		return n, out, codec.Close
 	case multiline(code, *r.asked.First()):
@@ -147,7 +158,10 @@ func (s *Session) answered(code int) codec.Action {
 	r.midway = false
 	switch {
 	case k == post && (code == 340 || code == 335):
-		s.body = &body{}
+		s.body = &body{kind: article, refusal: "441"}
+		if code == 335 {
+			s.body.refusal = "437"
+		}
 		s.to(content)
 	case k == login && code == 383:
 		r.asked.Add(login)
@@ -155,15 +169,21 @@ func (s *Session) answered(code int) codec.Action {
 	case k == quit:
 		s.to(over)
 		return codec.Close
+	case k == mode:
+		if code == 200 || code == 201 {
+			s.reader = s.reader || !r.stream
+		}
+		r.streaming = r.stream && code == 203
+		s.to(dialogue)
 	case k == post, k == login:
-		if k == login && code/100 == 4 {
+		if k == login && code/100 != 2 && code/100 != 3 {
 			s.junk++
 		}
 		s.line.Reset()
 		s.to(dialogue)
-	case k == article && code/100 == 2, k == other && code == 0:
+	case (k == article || k == streamed) && code/100 == 2, k == other && code == 0:
 		s.articles++
-		s.junk = 0
+		s.junk, s.bad = 0, 0
 	}
 	return codec.Continue
 }
@@ -171,8 +191,8 @@ func (s *Session) answered(code int) codec.Action {
 // filter passes on a line of the backend's capabilities, as far as it is true of us as
 // well: TLS ends here. Before the end of the list comes what is ours.
 func (s *Session) filter(line, out []byte) []byte {
-	word, params, _ := strings.Cut(string(line), " ")
-	switch strings.ToUpper(word) {
+	word, params := cutWord(line)
+	switch strings.ToUpper(string(word)) {
 	case ".":
 		if !s.secured && s.cfg.TLS {
 			out = say(out, "STARTTLS")
@@ -184,7 +204,7 @@ func (s *Session) filter(line, out []byte) []byte {
 			return out
 		}
 	case "SASL":
-		mechanisms := codec.PassSASL([]byte(params))
+		mechanisms := codec.PassSASL(params)
 		if len(mechanisms) == 0 || !s.secured {
 			return out
 		}

@@ -95,7 +95,7 @@ type Session struct {
 	phase   phase
 	secured bool
 	known   bool // a command was recognized
-	reader  bool // MODE READER was said; it outlives the upgrade (RFC 4642 §2.2.2)
+	reader  bool // MODE READER was accepted; it outlives the upgrade (RFC 4642 §2.2.2)
 }
 
 var (
