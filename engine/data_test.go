@@ -54,8 +54,8 @@ func (s *files) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action) 
 	return len(line) + 2, up, fmt.Appendf(out, "+%d\r\n", ours), codec.Continue
 }
 
-// upload begins one. The file comes in at ln.
-func upload(t *testing.T, s *server, ln net.Listener) (control *client, data net.Conn) {
+// upload begins one, from data to backend, which has come in at ln.
+func upload(t *testing.T, s *server, ln net.Listener) (control *client, data, backend net.Conn) {
 	t.Helper()
 	control = s.dial()
 	control.send(fmt.Sprintf("UPLOAD %d\r\n", ln.Addr().(*net.TCPAddr).Port))
@@ -68,7 +68,11 @@ func upload(t *testing.T, s *server, ln net.Listener) (control *client, data net
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = data.Close() })
-	return control, data
+	if backend, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = backend.Close() })
+	return control, data, backend
 }
 
 func startFiles(t *testing.T, grace time.Duration) (*server, net.Listener) {
@@ -93,12 +97,7 @@ func startFiles(t *testing.T, grace time.Duration) (*server, net.Listener) {
 // A client that trickles does not hold a transfer for ever.
 func TestTrickledUploadIsCutShort(t *testing.T) {
 	s, ln := startFiles(t, 200*time.Millisecond)
-	control, data := upload(t, s, ln)
-	backend, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer backend.Close()
+	control, data, backend := upload(t, s, ln)
 	go func() {
 		for err := error(nil); err == nil; time.Sleep(20 * time.Millisecond) {
 			_, err = data.Write([]byte("x"))
@@ -114,12 +113,7 @@ func TestTrickledUploadIsCutShort(t *testing.T) {
 func TestUploadToABackendThatStallsGoesOn(t *testing.T) {
 	const size, grace = 32 << 20, 300 * time.Millisecond
 	s, ln := startFiles(t, grace)
-	control, data := upload(t, s, ln)
-	backend, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer backend.Close()
+	control, data, backend := upload(t, s, ln)
 	go func() {
 		p := make([]byte, 64<<10)
 		for range size / len(p) {
