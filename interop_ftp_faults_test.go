@@ -129,6 +129,7 @@ func TestInteropFTPTruncatedUpload(t *testing.T) {
 				if _, err := tc.Write(noise(7, size)); err != nil {
 					t.Fatal(err)
 				}
+				f.begins("up/" + name) // else the server may never have heard of it
 				cut(raw)
 				code, text := c.reply(425, 426, 451, 452)
 				c.usable()

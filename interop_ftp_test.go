@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"starttlsd/engine/enginetest"
 	"starttlsd/tlsbridge/tlstest"
@@ -76,6 +77,19 @@ func (s *realFTP) has(name string, want []byte) {
 	got, err := os.ReadFile(s.path(name))
 	if err != nil || !bytes.Equal(got, want) {
 		s.t.Errorf("%s has %d bytes of %s, want %d (%v)", s.name, len(got), name, len(want), err)
+	}
+}
+
+// begins waits until the server has begun to store a file.
+func (s *realFTP) begins(name string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(s.path(name)); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s has not begun to store %s", s.name, name)
+		}
 	}
 }
 
