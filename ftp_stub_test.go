@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -251,11 +252,12 @@ func (c *ftpClient) epsv() (port int) {
 	return port
 }
 
-// dialData connects to a port from an address.
+// dialData connects to a port from an address; "" is any.
 func (c *ftpClient) dialData(port int, from string) *net.TCPConn {
 	c.t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	nc, err := d.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+	nc, err := d.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -267,7 +269,7 @@ func (c *ftpClient) dialData(port int, from string) *net.TCPConn {
 // begin opens a data connection for a command, up to the handshake.
 func (c *ftpClient) begin(command string) *tls.Conn {
 	c.t.Helper()
-	nc := c.dialData(c.epsv(), "127.0.0.1")
+	nc := c.dialData(c.epsv(), "")
 	c.ask(ask{command + "\r\n", "^150"})
 	return tls.Client(nc, c.cfg)
 }
@@ -300,5 +302,31 @@ func (c *ftpClient) retrieve(name string) ([]byte, string) {
 		c.t.Errorf("behind the close_notify: %q, %v", rest, err)
 	}
 	_ = tc.Close()
+	return content, c.until(c.d.final)
+}
+
+// accepts is for active mode: a download after the command that tells of the port.
+func (c *ftpClient) accepts(name, command string) ([]byte, string) {
+	c.t.Helper()
+	host, _, _ := net.SplitHostPort(c.LocalAddr().String())
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer ln.Close()
+	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(30 * time.Second))
+	c.ask(ask{fmt.Sprintf(command+"\r\n", ln.Addr().(*net.TCPAddr).Port), "^200"})
+	c.send("RETR " + name + "\r\n")
+	nc, err := ln.Accept()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(30 * time.Second))
+	c.until("^150 ")
+	content, err := io.ReadAll(tls.Client(nc, c.cfg))
+	if err != nil {
+		c.t.Error("downloading: ", err)
+	}
 	return content, c.until(c.d.final)
 }

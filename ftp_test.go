@@ -242,21 +242,44 @@ func TestFTPActive(t *testing.T) {
 	s, p := startFTP(t, ", active: true", "")
 	s.files["f"] = []byte("content")
 	c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	if got, reply := c.accepts("f", "EPRT |1|127.0.0.1|%d|"); string(got) != "content" || !strings.HasPrefix(reply, "226") {
+		t.Errorf("%q, %q", got, reply)
 	}
-	defer ln.Close()
-	c.ask(ask{fmt.Sprintf("EPRT |1|127.0.0.1|%d|\r\n", ln.Addr().(*net.TCPAddr).Port), "^200"})
-	c.send("RETR f\r\n")
-	nc, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
+}
+
+// RFC 2428, also where one socket is for both families.
+func TestFTPOverIPv6(t *testing.T) {
+	s := startFTPServer(t)
+	s.files["f"] = []byte("content")
+	for _, on := range []struct{ listen, host, epsv, eprt string }{
+		{"[::1]:0", "::1", "2", "EPRT |2|::1|%d|"},
+		{":0", "::1", "2", "EPRT |2|::1|%d|"},
+		{":0", "127.0.0.1", "1", "EPRT |1|127.0.0.1|%d|"},
+	} {
+		if ln, err := net.Listen("tcp", on.listen); err != nil {
+			t.Skip("no IPv6 here: ", err)
+		} else {
+			_ = ln.Close()
+		}
+		t.Run(on.host+" at "+on.listen, func(t *testing.T) {
+			p := enginetest.Start(t, enginetest.Config{YAML: fmt.Sprintf(
+				"listeners:\n  - {address: '%s', protocol: ftp, backend: 'tcp://%s', active: true}\n", on.listen, s.addr)})
+			_, port, _ := net.SplitHostPort(p.Addrs[0])
+			c := ftpLogin(t, net.JoinHostPort(on.host, port), tls.VersionTLS13)
+			if got, reply := c.retrieve("f"); string(got) != "content" || !strings.HasPrefix(reply, "226") {
+				t.Errorf("passive: %q, %q", got, reply)
+			}
+			if got, reply := c.accepts("f", on.eprt); string(got) != "content" || !strings.HasPrefix(reply, "226") {
+				t.Errorf("active: %q, %q", got, reply)
+			}
+			c.ask(ask{"EPSV " + on.epsv + "\r\n", "^229"})
+			c.ask(ask{"EPSV 3\r\n", `^522 Use \(` + on.epsv + `\)`})
+			pasv := "^227 .*\\(127,0,0,1,"
+			if on.epsv == "2" {
+				pasv = "^522 "
+			}
+			c.ask(ask{"PASV\r\n", pasv})
+			c.ask(ask{"EPRT |2|::2|50000|\r\n", "^504"})
+		})
 	}
-	defer nc.Close()
-	c.until("^150 ")
-	if got, err := io.ReadAll(tls.Client(nc, c.cfg)); string(got) != "content" || err != nil {
-		t.Errorf("%q, %v", got, err)
-	}
-	c.until("^226 ")
 }

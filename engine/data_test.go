@@ -14,7 +14,7 @@ import (
 
 // files is front with one command more: UPLOAD n is for a file that goes to port n of
 // the backend's. It is answered with the port where it goes to, and with "+whole", or
-// the fault, when it is over.
+// the fault, when it is over. REFUSE is the backend's word against an upload.
 type files struct {
 	front
 	data codec.Data
@@ -37,7 +37,13 @@ func (s *files) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action) 
 		out = fmt.Appendf(out, "-%v\r\n", s.data.Fault())
 		s.data.Close()
 		return 0, up, out, codec.Continue
-	case codec.DataConnecting, codec.DataMoving:
+	case codec.DataConnecting:
+		return 0, up, out, codec.Hold
+	case codec.DataMoving:
+		if n := len("REFUSE\r\n"); string(in) == "REFUSE\r\n" {
+			s.data.Close()
+			return n, up, append(out, "-refused\r\n"...), codec.Continue
+		}
 		return 0, up, out, codec.Hold
 	}
 	line, _, ok := bytes.Cut(in, []byte("\r\n"))
@@ -130,4 +136,33 @@ func TestUploadToABackendThatStallsGoesOn(t *testing.T) {
 		t.Errorf("the rest is %d bytes, %v", n, err)
 	}
 	control.expect("+whole")
+}
+
+// The client's bytes are thrown away for a time, so that it reads the refusal and not a
+// reset; to the backend there is no good end; and it is counted as what it is.
+func TestUploadThatTheBackendRefuses(t *testing.T) {
+	s, ln := startFiles(t, time.Minute)
+	control, data, backend := upload(t, s, ln)
+	if _, err := data.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(backend, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	control.send("REFUSE\r\n")
+	control.expect("-refused")
+	if _, err := io.Copy(io.Discard, backend); err == nil {
+		t.Error("the backend has seen a good end")
+	}
+	_ = data.SetDeadline(time.Now().Add(10 * time.Second))
+	if rest, err := io.ReadAll(data); len(rest) > 0 || err != nil {
+		t.Errorf("the client has seen %q, %v, want a FIN", rest, err)
+	}
+	eventually(t, "the outcome", func() bool {
+		st := s.eng.Stats()
+		return st.Transfers[codec.FaultRefused] == 1
+	})
+	if st := s.eng.Stats(); st.Transfers[codec.NoFault]+st.Transfers[codec.FaultClient] > 0 {
+		t.Errorf("transfers %v", st.Transfers)
+	}
 }

@@ -1,6 +1,7 @@
 package ftp
 
 import (
+	"net/netip"
 	"testing"
 
 	"starttlsd/codec"
@@ -28,3 +29,13 @@ var suite = codectest.Suite[Config]{
 }
 
 func TestScripts(t *testing.T) { suite.Run(t, "testdata/script/*.txt") }
+
+func TestScriptsOverIPv6(t *testing.T) {
+	s := suite
+	s.Session = func(c *Config, _ bool) codec.Session {
+		peer := codec.NewPeer(1, netip.MustParseAddrPort("[2001:db8::1]:40000"), netip.MustParseAddrPort("[2001:db8::2]:21"))
+		c.TLS = false // it is there from the start
+		return New(c, &peer)
+	}
+	s.Run(t, "testdata/ipv6/*.txt")
+}
