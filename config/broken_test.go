@@ -177,7 +177,7 @@ var brokenFiles = []brokenFile{
 	},
 	{
 		"yes for true", head + "tls: {strict_sni: yes}\n",
-		":2:19: tls.strict_sni: want true or false, without quotes",
+		":2:19: tls.strict_sni: want true, not yes",
 	},
 	{
 		"certificate without key", head + "tls:\n  certificates:\n    - cert: a.pem\n",

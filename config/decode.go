@@ -181,7 +181,7 @@ func decodeScalar(node ast.Node, v reflect.Value) error {
 	case v.Kind() == reflect.Bool:
 		n, ok := node.(*ast.BoolNode)
 		if !ok {
-			return errors.New("want true or false, without quotes")
+			return fmt.Errorf("want %s", truth(node))
 		}
 		v.SetBool(n.Value)
 	case v.Kind() == reflect.Int:
@@ -226,6 +226,20 @@ func decodeSize(node ast.Node, v reflect.Value) error {
 	n, err := parseSize(text.Value)
 	v.SetInt(int64(n))
 	return err
+}
+
+// truth is what is wanted in place of node. YAML 1.1 took yes and its like for booleans
+// as well.
+func truth(node ast.Node) string {
+	n, _ := node.(*ast.StringNode)
+	switch {
+	case n == nil || n.Token.Type != token.StringType:
+	case slices.Contains([]string{"yes", "on", "y"}, strings.ToLower(n.Value)):
+		return "true, not " + n.Value
+	case slices.Contains([]string{"no", "off", "n"}, strings.ToLower(n.Value)):
+		return "false, not " + n.Value
+	}
+	return "true or false, without quotes"
 }
 
 func wholeNumber(node ast.Node) (int64, error) {

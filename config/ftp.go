@@ -158,7 +158,7 @@ func decodeRequireTLS(node ast.Node, v reflect.Value) error {
 			return nil
 		}
 	}
-	return errors.New("want true or false, without quotes, or for ftp control, data or off")
+	return fmt.Errorf("want %s, or for ftp control, data or off", truth(node))
 }
 
 func decodePorts(node ast.Node, v reflect.Value) error {

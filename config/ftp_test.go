@@ -36,7 +36,7 @@ var brokenFTP = []brokenFile{
 	},
 	{
 		"another word", with("ftp", "require_tls: yes"),
-		":5:18: listeners[0].require_tls: want true or false, without quotes, or for ftp control, data or off",
+		":5:18: listeners[0].require_tls: want true, not yes, or for ftp control, data or off",
 	},
 	{
 		"number in place of truth", with("smtp", "require_tls: 1"),
@@ -109,6 +109,10 @@ var brokenFTP = []brokenFile{
 	{
 		"active in quotes", with("ftp", `active: "true"`),
 		":5:13: listeners[0].active: want true or false, without quotes",
+	},
+	{
+		"no for false", with("ftp", "active: No"),
+		":5:13: listeners[0].active: want false, not No",
 	},
 	{
 		"unknown data_session", with("ftp", "data_session: reuse"),
