@@ -15,17 +15,18 @@ import (
 //   - input that is cut at every byte has the client told the same as whole input, as
 //     far as either goes on, and the backend sent a beginning of the same: of content
 //     that is refused it may get more;
-//   - the backend gets nothing before login that Never matches, line by line;
+//   - the backend gets no command before login that Never matches;
 //   - the contract of codec.Relayed is kept: the Driver panics.
 //
 // Data connections get on between the segments.
 type Fuzz struct {
 	Session func(implicit bool) codec.Session
-	Greet   string                     // what the backend greets with
-	Reply   func(line string) []string // what it says to a line while it is introduced to
-	Never   func(line string) bool     // what may not be said to the backend before login; may be nil
-	Parting byte                       // of segments; 0: octet 0xff
-	Seeds   []string                   // segments, alternately of the client and of the backend
+	Greet   string                      // what the backend greets with
+	Reply   func(line string) []string  // what it says to a line while it is introduced to
+	Never   func(line string) bool      // what may not be said to the backend before login; may be nil
+	Inside  func(cmd, line string) bool // line, sent behind cmd, is a part of it and may be anything; may be nil
+	Parting byte                        // of segments; 0: octet 0xff
+	Seeds   []string                    // segments, alternately of the client and of the backend
 }
 
 // Run adds the seeds and fuzzes.
@@ -58,13 +59,13 @@ const told = "the client is told"
 // stands behind a STARTTLS.
 func (z Fuzz) converse(t *testing.T, secured bool, in []byte, piece int) *Driver {
 	d := Connect(z.Session(secured), secured)
+	w := watch{Fuzz: z, t: t}
 	z.dial(t, d)
 	for i, segment := range bytes.Split(in, []byte{cmp.Or(z.Parting, 0xff)}) {
 		for len(segment) > 0 && !d.Closed {
 			n := min(piece, len(segment))
 			p := bytes.Clone(segment[:n])
 			segment = segment[n:]
-			had := len(d.Up)
 			switch {
 			case i%2 == 0 && d.Awaits:
 				return nil
@@ -74,7 +75,7 @@ func (z Fuzz) converse(t *testing.T, secured bool, in []byte, piece int) *Driver
 				d.Receive(p)
 			}
 			z.dial(t, d)
-			z.check(t, d, had)
+			w.look(d)
 		}
 		if d.Awaits && !d.Closed {
 			d.Handshake()
@@ -108,16 +109,38 @@ func (z Fuzz) dial(t *testing.T, d *Driver) {
 	}
 }
 
-// check looks at what the backend was sent just now, while there is a dialogue.
-func (z Fuzz) check(t *testing.T, d *Driver, had int) {
-	if d.Opaque || had > len(d.Up) || z.Never == nil {
-		return
-	}
-	start := bytes.LastIndexByte(d.Up[:had], '\n') + 1
-	for line := range strings.SplitSeq(string(d.Up[start:]), "\r\n") {
-		if z.Never(line) {
-			t.Fatalf("the backend is sent %q", line)
+// watch looks at the lines that the backend is sent, while there is a dialogue.
+type watch struct {
+	Fuzz
+	t    *testing.T
+	seen int    // octets
+	cmd  string // the last line that was no part of another
+}
+
+func (w *watch) look(d *Driver) {
+	for !d.Opaque && w.Never != nil {
+		line, _, whole := bytes.Cut(d.Up[w.seen:], []byte("\r\n"))
+		if !whole {
+			return
 		}
+		w.seen += len(line) + len("\r\n")
+		switch text := string(line); {
+		case w.Inside == nil || !w.Inside(w.cmd, text):
+			if w.cmd = text; w.Never(text) {
+				w.t.Fatalf("the backend is sent %q", text)
+			}
+		case text == ".":
+			w.cmd = ""
+		}
+	}
+}
+
+// SASL is for Fuzz.Inside: the responses of an exchange that a command with this prefix
+// has begun, bare or as ManageSieve has them. Some look like commands.
+func SASL(prefix string) func(cmd, line string) bool {
+	return func(cmd, line string) bool {
+		return len(cmd) >= len(prefix) && strings.EqualFold(cmd[:len(prefix)], prefix) &&
+			(codec.IsSASLResponse([]byte(line)) || strings.ContainsAny(line[:1], `"{`))
 	}
 }
 

@@ -20,6 +20,7 @@ func FuzzSession(f *testing.F) {
 			line = strings.ToUpper(line)
 			return strings.HasPrefix(line, "XCLIENT ") || strings.HasPrefix(line, "STLS")
 		},
+		Inside: codectest.SASL("AUTH "),
 		Seeds: []string{
 			"CAPA\r\nUSER u\r\n\xff+OK\r\nSTLS\r\nSASL PLAIN X-PLUS\r\n.\r\n+OK\r\n\xffPASS p\r\nSTAT\r\n\xff+OK in\r\nmore",
 			"STLS\r\n\xff\xffAUTH PLAIN\r\nXCLIENT A\r\n\xff+ \r\n\xffAA==\r\n\xff-ERR no\r\n\xffUTF8\r\nQUIT\r\n\xff+OK\r\n",

@@ -20,6 +20,7 @@ func FuzzSession(f *testing.F) {
 			line = strings.ToUpper(line)
 			return strings.HasPrefix(line, "XCLIENT ") || strings.HasPrefix(line, "STARTTLS")
 		},
+		Inside: codectest.SASL("AUTHENTICATE "),
 		Seeds: []string{
 			"AUTHENTICATE \"PLAIN\" {4+}\r\nAA==\r\n\xffNO {2}\r\nxx\r\n\xffAUTHENTICATE \"X\"\r\n\xff{2}\r\nab\r\n\xff\"yy\"\r\nLISTSCRIPTS\r\n\xffOK\r\nmore",
 			"STARTTLS\r\n\xff\xffCAPABILITY\r\nNOOP \"a\"\r\nPUTSCRIPT \"x\" {9+}\r\nSTARTTLS\r\n\r\nLOGOUT\r\n",
