@@ -26,6 +26,12 @@ hostname = backend.example
 ssl = no
 disable_plaintext_auth = no
 auth_username_format = %Ln
+auth_failure_delay = 0
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
 login_trusted_networks = 127.0.0.1
 haproxy_trusted_networks = 127.0.0.1
 login_log_format_elements = user=<%u> method=%m rip=%r lip=%l %c name=%{local_name} session=<%{session}>

@@ -1,6 +1,9 @@
 package codec
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // PassesSASL reports whether name is that of a SASL mechanism (RFC 4422 §3.1) that
 // works between a client and a backend when TLS ends in between. One with channel
@@ -10,13 +13,13 @@ func PassesSASL(name []byte) bool {
 	if len(name) == 0 || len(name) > 20 {
 		return false
 	}
-	name = bytes.ToUpper(name)
-	for _, c := range name {
+	upper := Upper(name)
+	for _, c := range []byte(upper) {
 		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
 			return false
 		}
 	}
-	return string(name) != "EXTERNAL" && !bytes.HasSuffix(name, []byte("-PLUS"))
+	return upper != "EXTERNAL" && !strings.HasSuffix(upper, "-PLUS")
 }
 
 // PassSASL is those of the mechanisms that pass.

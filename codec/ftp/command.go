@@ -2,7 +2,6 @@ package ftp
 
 import (
 	"bytes"
-	"strings"
 
 	"starttlsd/codec"
 )
@@ -154,7 +153,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 // command runs a command, unless the policy in its row refuses it.
 func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	word, arg, _ := bytes.Cut(line, []byte{' '})
-	verb := string(bytes.ToUpper(word[:min(len(word), 16)]))
+	verb := codec.Upper(word[:min(len(word), 16)])
 	c := commands[verb]
 	if s.phase != dialogue {
 		if c == nil || c.flags&urgent == 0 || len(arg) > 0 {
@@ -220,7 +219,7 @@ func (s *Session) pass(c *command, line, _, up, out []byte) ([]byte, []byte, cod
 // host names no other host than the handshake did, whose certificate the client has
 // seen (RFC 7151 §3.2).
 func (s *Session) host(c *command, line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
-	if s.sni != "" && !strings.EqualFold(string(arg), s.sni) {
+	if s.sni != "" && !codec.Is(arg, s.sni) {
 		out, action := s.refuse(out, "504 TLS was asked for another host")
 		return up, out, action
 	}
@@ -230,7 +229,7 @@ func (s *Session) host(c *command, line, arg, up, out []byte) ([]byte, []byte, c
 // mode is S alone: there the end of a file is that of its connection, which tells
 // whether it is whole.
 func (s *Session) mode(c *command, line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
-	if !bytes.EqualFold(arg, []byte{'S'}) {
+	if !codec.Is(arg, "S") {
 		out, action := s.refuse(out, "504 Only MODE S is possible")
 		return up, out, action
 	}

@@ -58,7 +58,7 @@ func (s *Session) family() string {
 }
 
 func (s *Session) epsv(_ *command, _, arg, up, out []byte) ([]byte, []byte, codec.Action) {
-	switch text := strings.ToUpper(string(arg)); {
+	switch text := codec.Upper(arg); {
 	case text == "ALL":
 		s.epsvOnly = true
 		return up, say(out, "200 EPSV ALL"), codec.Continue

@@ -2,7 +2,6 @@ package ftp
 
 import (
 	"bytes"
-	"strings"
 
 	"starttlsd/codec"
 )
@@ -215,7 +214,7 @@ func sayScrubbed(out, line []byte) []byte {
 // and data connections are ours (RFC 2389 §3.2).
 func (s *Session) withheld(line []byte) bool {
 	word, _, _ := bytes.Cut(bytes.TrimLeft(line, " "), []byte{' '})
-	switch strings.ToUpper(string(word)) {
+	switch codec.Upper(word) {
 	case "AUTH", "PBSZ", "PROT", "CCC", "ADAT", "MIC", "CONF", "ENC", "SSCN", "CPSV", "SPSV",
 		"MODE", "PASV", "EPSV", "PORT", "EPRT", "LPSV", "LPRT":
 		return true

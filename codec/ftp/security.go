@@ -2,14 +2,13 @@ package ftp
 
 import (
 	"bytes"
-	"strings"
 
 	"starttlsd/codec"
 )
 
 // auth only asks: the engine decides, and calls GoAhead or Refuse (RFC 4217 §4).
 func (s *Session) auth(_ *command, _, arg, up, out []byte) ([]byte, []byte, codec.Action) {
-	mechanism := strings.ToUpper(string(arg[:min(len(arg), 8)]))
+	mechanism := codec.Upper(arg[:min(len(arg), 8)])
 	why := ""
 	switch {
 	case s.secured:
@@ -45,7 +44,7 @@ func (s *Session) pbsz(_ *command, _, arg, up, out []byte) ([]byte, []byte, code
 
 // prot is of RFC 4217 §9.
 func (s *Session) prot(_ *command, _, arg, up, out []byte) ([]byte, []byte, codec.Action) {
-	level := strings.ToUpper(string(arg[:min(len(arg), 2)]))
+	level := codec.Upper(arg[:min(len(arg), 2)])
 	why := ""
 	switch {
 	case !s.secured:

@@ -13,7 +13,7 @@ import (
 // way back before login, where nobody would filter any more; and no SASL mechanism
 // that does not work through us.
 func passes(word string) bool {
-	word = strings.ToUpper(word)
+	word = codec.Upper(word)
 	if mechanism, ok := strings.CutPrefix(word, "AUTH="); ok {
 		return codec.PassesSASL([]byte(mechanism))
 	}
@@ -43,7 +43,7 @@ func filter(line []byte) []byte {
 func code(line []byte) (before, inside, after []byte, ok bool) {
 	const name = "[CAPABILITY "
 	i := bytes.IndexByte(line, '[')
-	if i < 0 || len(line) < i+len(name) || !bytes.EqualFold(line[i:i+len(name)], []byte(name)) {
+	if i < 0 || len(line) < i+len(name) || !codec.Is(line[i:i+len(name)], name) {
 		return nil, nil, nil, false
 	}
 	j := bytes.IndexByte(line[i:], ']')
@@ -66,9 +66,9 @@ func hasWord(text []byte, word string) bool {
 // cutWord is text behind the word that it begins with.
 func cutWord(text, word string) (rest string, ok bool) {
 	first, rest, _ := strings.Cut(text, " ")
-	return rest, strings.EqualFold(first, word)
+	return rest, codec.Is(first, word)
 }
 
 func has(words []string, word string) bool {
-	return slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(w, word) })
+	return slices.ContainsFunc(words, func(w string) bool { return codec.Is(w, word) })
 }

@@ -2,7 +2,6 @@ package imap
 
 import (
 	"bytes"
-	"strings"
 
 	"starttlsd/codec"
 )
@@ -123,7 +122,7 @@ func (s *Session) parse(line, up, out []byte) ([]byte, []byte, codec.Action) {
 		}
 		return s.reject(line, up, out, "*", "BAD A tag and a command are expected")
 	}
-	name := strings.ToUpper(string(verb))
+	name := codec.Upper(verb)
 	c := commands[name]
 	if c == nil {
 		switch {

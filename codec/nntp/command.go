@@ -137,7 +137,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 // command runs a command, unless the policy in its row refuses it.
 func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	word, arg := cutWord(line)
-	verb := string(bytes.ToUpper(word[:min(len(word), 16)]))
+	verb := codec.Upper(word[:min(len(word), 16)])
 	c := commands[verb]
 	why := s.gate(c, verb, arg)
 	here := why != "" || c.flags&ours != 0 || c.flags&alone != 0 && s.relay == nil && !(s.secured && c.kind == capable)
@@ -192,7 +192,7 @@ func (s *Session) gate(c *command, verb string, arg []byte) string {
 		return "501 A message-id is expected"
 	case c.kind == streamed && (s.relay == nil || !s.relay.streaming):
 		return "502 MODE STREAM comes first"
-	case c.kind == mode && !bytes.EqualFold(arg, []byte("READER")) && !bytes.EqualFold(arg, []byte("STREAM")):
+	case c.kind == mode && !codec.Is(arg, "READER") && !codec.Is(arg, "STREAM"):
 		return "501 READER or STREAM is expected"
 	}
 	return ""
@@ -220,7 +220,7 @@ func authinfo(arg []byte) bool {
 	if len(words) < 2 {
 		return false
 	}
-	switch string(bytes.ToUpper(words[0])) {
+	switch codec.Upper(words[0]) {
 	case "USER", "PASS":
 		return true
 	case "SASL":
@@ -242,7 +242,7 @@ func (s *Session) wait(c *command, line, arg, up, out []byte) ([]byte, []byte, c
 }
 
 func (s *Session) mode(c *command, line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
-	s.relay.stream = bytes.EqualFold(arg, []byte("STREAM"))
+	s.relay.stream = codec.Is(arg, "STREAM")
 	return s.wait(c, line, arg, up, out)
 }
 

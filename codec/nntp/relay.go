@@ -192,7 +192,7 @@ func (s *Session) answered(code int) codec.Action {
 // well: TLS ends here. Before the end of the list comes what is ours.
 func (s *Session) filter(line, out []byte) []byte {
 	word, params := cutWord(line)
-	switch strings.ToUpper(string(word)) {
+	switch codec.Upper(word) {
 	case ".":
 		if !s.secured && s.cfg.TLS {
 			out = say(out, "STARTTLS")
@@ -282,7 +282,7 @@ func offersTLS(u codec.Upstream) (offered bool, err error) {
 		if string(line) == "." {
 			return offered, nil
 		}
-		offered = offered || strings.EqualFold(string(line), "STARTTLS")
+		offered = offered || codec.Is(line, "STARTTLS")
 	}
 	return false, fmt.Errorf("it has more than %d capabilities", maxCapabilities)
 }

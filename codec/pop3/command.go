@@ -2,7 +2,6 @@ package pop3
 
 import (
 	"bytes"
-	"strings"
 
 	"starttlsd/codec"
 )
@@ -59,9 +58,16 @@ var foreign = map[string]bool{
 	"CONNECT": true, "PATCH": true, "TRACE": true, "PRI": true,
 }
 
-// maxAnswer is the longest SASL response, with its CRLF (RFC 5034 §4 asks for as much
-// as the mechanism needs).
-const maxAnswer = 12288
+const (
+	// maxAnswer is the longest SASL response, with its CRLF (RFC 5034 §4 asks for as
+	// much as the mechanism needs).
+	maxAnswer = 12288
+
+	// maxWhole is the longest line that every backend reads as one (RFC 2449 §4 allows
+	// 255 octets). What it cuts off is a command to it, whose +OK must not pass for
+	// the next one's.
+	maxWhole = 512
+)
 
 // Step implements codec.Session.
 func (s *Session) Step(in, out []byte) (int, []byte, codec.Action) {
@@ -88,8 +94,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	switch {
 	case status == codec.LineMore:
 	case s.phase == answer && status == codec.LineOK && codec.IsSASLResponse(line):
-		up, action = append(append(up, line...), "\r\n"...), codec.Continue
-		s.to(waiting)
+		up, action = s.send(line, up), codec.Continue
 	case status == codec.LineBinary, s.phase == answer:
 		out, action = s.close(out, "-ERR This is POP3, and no SASL response")
 	case status == codec.LineTooLong:
@@ -109,7 +114,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	word, arg, _ := bytes.Cut(line, []byte{' '})
 	mechanism, _, _ := bytes.Cut(arg, []byte{' '})
-	verb := strings.ToUpper(string(word[:min(len(word), 8)]))
+	verb := codec.Upper(word[:min(len(word), 8)])
 	c := commands[verb]
 	var why string
 	switch {
@@ -131,6 +136,8 @@ func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 		why = "-ERR An argument is expected"
 	case c.kind == sasl && !codec.PassesSASL(mechanism):
 		why = "-ERR That mechanism is not offered"
+	case c.kind == simple && len(line) > maxWhole:
+		why = "-ERR Line too long"
 	case s.backend == nil && s.secured && c.kind != nothing:
 		return up, out, codec.Dial
 	}
@@ -149,9 +156,15 @@ func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	if c.run != nil && (s.backend == nil || c.kind == nothing) {
 		return c.run(s, line, up, out)
 	}
-	s.backend.has = c.kind
+	s.backend.has, s.backend.long = c.kind, false
+	return s.send(line, up), out, codec.Continue
+}
+
+// send passes on a command, or a SASL response.
+func (s *Session) send(line, up []byte) []byte {
+	s.backend.long = s.backend.long || len(line) > maxWhole
 	s.to(waiting)
-	return append(append(up, line...), "\r\n"...), out, codec.Continue
+	return append(append(up, line...), "\r\n"...)
 }
 
 // tooEarly refuses credentials in clear.

@@ -46,6 +46,9 @@ func (s *Session) Reply(in, out []byte) (int, []byte, codec.Action) {
 		s.to(answer)
 		return n, say(out, string(line)), codec.Continue
 	case good:
+	case bad && b.long:
+		s.to(over)
+		return n, say(out, string(line)), codec.Close
 	case bad:
 		if b.has == login || b.has == sasl {
 			s.junk++
@@ -83,7 +86,7 @@ func (s *Session) broken(out []byte) ([]byte, codec.Action) {
 // well: TLS ends here.
 func filter(line, out []byte) []byte {
 	word, params, _ := strings.Cut(string(line), " ")
-	switch strings.ToUpper(word) {
+	switch codec.Upper(word) {
 	case "STLS", "XCLIENT", "XFORWARD", "COMPRESS":
 		return out
 	case "SASL":
@@ -154,7 +157,7 @@ func offersTLS(u codec.Upstream) (offered bool, err error) {
 		if string(line) == "." {
 			return offered, nil
 		}
-		offered = offered || strings.EqualFold(string(line), "STLS")
+		offered = offered || codec.Is(line, "STLS")
 	}
 	return false, fmt.Errorf("it has more than %d capabilities", maxCapabilities)
 }

@@ -95,6 +95,7 @@ type Session struct {
 type backend struct {
 	line   codec.Line
 	has    kind // the command that it has
+	long   bool // which may be two to it
 	midway bool // the list in its reply has begun and not ended
 }
 

@@ -2,7 +2,7 @@ package sieve
 
 import (
 	"bytes"
-	"strings"
+	"fmt"
 
 	"starttlsd/codec"
 )
@@ -56,16 +56,14 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	case waiting:
 		return 0, up, out, codec.Hold
 	case literal:
-		n := min(len(in), s.backend.left)
-		if !codec.IsSASLResponse(in[:n]) || n > 0 && in[0] == '*' && !s.backend.single {
-			out, action := s.close(out, `BYE "That is no SASL response"`)
-			return n, up, out, action
-		}
-		if s.backend.left -= n; s.backend.left > 0 {
-			return n, append(up, in[:n]...), out, codec.NeedMore
+		b := s.backend
+		n := min(len(in), b.left)
+		b.text = append(b.text, in[:n]...)
+		if b.left -= n; b.left > 0 {
+			return n, up, out, codec.NeedMore
 		}
 		s.to(rest)
-		return n, append(up, in[:n]...), out, codec.Continue
+		return n, up, out, codec.Continue
 	case dialogue, answer, rest:
 	default:
 		return len(in), up, out, codec.Close // nothing in plaintext after the go-ahead
@@ -83,10 +81,10 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	case status == codec.LineMore:
 	case status == codec.LineOK && s.swallowing:
 		out, action = s.skipRest(line, out)
-	case status == codec.LineOK && s.phase == answer && !isString(line):
-		out, action = s.close(out, `BYE "That is no SASL response"`)
-	case status == codec.LineOK && s.phase != dialogue:
-		up, out, action = s.pass(line, up, out)
+	case status == codec.LineOK && s.phase == answer:
+		up, out, action = s.response(line, up, out)
+	case status == codec.LineOK && s.phase == rest && len(line) == 0:
+		up, out, action = s.send(s.backend.text, up, out)
 	case status == codec.LineOK:
 		up, out, action = s.command(line, up, out)
 	case status == codec.LineBad && s.phase == dialogue && !s.swallowing:
@@ -102,7 +100,7 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 // command runs a command, unless the policy in its row refuses it.
 func (s *Session) command(line, up, out []byte) ([]byte, []byte, codec.Action) {
 	word, arg, _ := bytes.Cut(line, []byte{' '})
-	verb := strings.ToUpper(string(word[:min(len(word), 16)]))
+	verb := codec.Upper(word[:min(len(word), 16)])
 	c := commands[verb]
 	s.commands++
 	s.known = s.known || c != nil || afterLogin[verb]
@@ -166,13 +164,6 @@ func (s *Session) noop(line, arg, up, out []byte) ([]byte, []byte, codec.Action)
 	}
 }
 
-// isString reports whether line is one string: quoted, or the announcement of one
-// that follows as a literal.
-func isString(line []byte) bool {
-	_, unasked, lit := literalAt(line)
-	return quoted(line) || lit && unasked && line[0] == '{'
-}
-
 // quoted reports whether p is one quoted string.
 func quoted(p []byte) bool {
 	if len(p) < 2 || p[0] != '"' || p[len(p)-1] != '"' {
@@ -198,28 +189,61 @@ func (s *Session) logout(_, _, up, out []byte) ([]byte, []byte, codec.Action) {
 
 func (s *Session) authenticate(line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
 	mechanism, initial, more := bytes.Cut(arg, []byte{' '})
-	if !quoted(mechanism) || !codec.PassesSASL(mechanism[1:len(mechanism)-1]) || more && !isString(initial) {
+	if !quoted(mechanism) || !codec.PassesSASL(mechanism[1:len(mechanism)-1]) {
 		return s.reject(line, up, out, `NO "A mechanism that is offered is expected, and a string"`)
 	}
-	s.backend.has = true
-	return s.pass(line, up, out)
+	command := append([]byte("AUTHENTICATE "), mechanism...)
+	if !more {
+		s.backend.has = true
+		s.to(waiting)
+		return append(append(up, command...), "\r\n"...), out, codec.Continue
+	}
+	s.backend.command = append(command, ' ')
+	return s.response(initial, up, out)
 }
 
-// pass sends a line of a command, or of a SASL response, behind which a literal may
-// follow at once.
-func (s *Session) pass(line, up, out []byte) ([]byte, []byte, codec.Action) {
-	size, unasked, lit := literalAt(line)
+// response takes a string of SASL: quoted, or as a literal, which follows at once.
+func (s *Session) response(text, up, out []byte) ([]byte, []byte, codec.Action) {
+	size, unasked, lit := literalAt(text)
 	switch {
-	case s.phase == rest && len(line) > 0, lit && (!unasked || size > int(limit(s.cfg.Limits.Literal, defaultLiteral)) || s.phase == rest):
+	case quoted(text):
+		return s.send(text[1:len(text)-1], up, out)
+	case lit && unasked && bytes.LastIndexByte(text, '{') == 0 && size <= int(limit(s.cfg.Limits.Literal, defaultLiteral)):
+		s.backend.left, s.backend.text = size, s.backend.text[:0]
+		s.to(literal)
+		return up, out, codec.Continue
+	case lit:
 		out, action := s.close(out, `BYE "That is no literal that is taken here"`)
 		return up, out, action
-	case lit:
-		s.backend.left, s.backend.single = size, size == 1
-		s.to(literal)
-	default:
-		s.to(waiting)
 	}
-	return append(append(up, line...), "\r\n"...), out, codec.Continue
+	out, action := s.close(out, noResponse)
+	return up, out, action
+}
+
+const noResponse = `BYE "That is no SASL response"`
+
+// maxQuoted is the longest quoted string (RFC 5804 §4), in octets.
+const maxQuoted = 1024
+
+// send passes on a SASL response, with the command that it is the first of. As a quoted
+// string, no backend can take it for a command, whatever else it thinks of the line.
+// One that is too long for that is no command's name either, but may be cut in two.
+func (s *Session) send(text, up, out []byte) ([]byte, []byte, codec.Action) {
+	b := s.backend
+	if !codec.IsSASLResponse(text) {
+		out, action := s.close(out, noResponse)
+		return up, out, action
+	}
+	up = append(up, b.command...)
+	if len(text) > maxQuoted {
+		b.long = true
+		up = fmt.Appendf(up, "{%d+}\r\n%s\r\n", len(text), text)
+	} else {
+		up = fmt.Appendf(up, "\"%s\"\r\n", text)
+	}
+	b.has, b.command = true, nil
+	s.to(waiting)
+	return up, out, codec.Continue
 }
 
 // refuse answers what was not carried out, and counts it.

@@ -100,6 +100,10 @@ func (s *Session) verdict(word string) codec.Action {
 		s.to(over)
 		return codec.Close
 	}
+	if b.long { // what the backend has cut off may be a command to it, which it is about to answer
+		s.to(over)
+		return codec.Close
+	}
 	if s.phase == literal { // what the client has yet to send of the command
 		s.swallow, s.swallowing = b.left, true
 	} else if s.phase == rest {
@@ -126,7 +130,7 @@ func word(line []byte) string {
 	if end < 0 {
 		end = len(line)
 	}
-	return string(bytes.ToUpper(line[:end]))
+	return codec.Upper(line[:end])
 }
 
 // Introduce implements codec.Relayed.
@@ -220,18 +224,19 @@ func readReply(u codec.Upstream) ([]byte, error) {
 func name(line []byte) string {
 	if line[0] == '"' {
 		name, _, _ := strings.Cut(string(line[1:]), `"`)
-		return strings.ToUpper(name)
+		return codec.Upper(name)
 	}
 	first, rest, _ := bytes.Cut(line, []byte("\r\n"))
 	size, _, _ := literalAt(first)
-	return strings.ToUpper(string(rest[:min(size, len(rest))]))
+	return codec.Upper(rest[:min(size, len(rest))])
 }
 
-// filter appends a capability, unless it is about TLS, which ends here, and of the
-// SASL mechanisms those that do not work through us.
+// filter appends a capability, unless it is about TLS, which ends here, or the way back
+// before login, where nobody would filter any more; and of the SASL mechanisms those
+// that work through us.
 func filter(name string, line, list []byte) []byte {
 	switch name {
-	case "STARTTLS", "XCLIENT", "XFORWARD", "COMPRESS":
+	case "STARTTLS", "XCLIENT", "XFORWARD", "COMPRESS", "UNAUTHENTICATE":
 		return list
 	case "SASL":
 		_, value, _ := strings.Cut(string(line), " ")

@@ -105,11 +105,13 @@ type Session struct {
 type backend struct {
 	list    []byte // its capabilities, filtered, up to and without OK
 	line    codec.Line
-	has     bool // AUTHENTICATE
-	left    int  // octets still to come of the client's literal
-	single  bool // that is one octet, which may be a *
-	reply   int  // octets still to come of a literal in a reply
-	partial bool // a reply goes on with that literal, and behind it
+	has     bool   // AUTHENTICATE
+	command []byte // AUTHENTICATE, whose literal is still to come
+	text    []byte // the client's literal
+	left    int    // octets of it still to come
+	long    bool   // one of the responses was longer than maxQuoted
+	reply   int    // octets still to come of a literal in a reply
+	partial bool   // a reply goes on with that literal, and behind it
 
 	challenge bool   // that reply is a SASL challenge
 	verdict   string // or else the first word of it

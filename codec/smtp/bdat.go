@@ -44,7 +44,7 @@ func (s *Session) bdat(arg, out []byte) ([]byte, codec.Action) {
 func parseChunk(arg []byte) (size int64, last, ok bool) {
 	count, end, _ := bytes.Cut(arg, []byte{' '})
 	n, err := strconv.ParseUint(string(count), 10, 62)
-	last = is(bytes.TrimLeft(end, " "), "LAST")
+	last = codec.Is(bytes.TrimLeft(end, " "), "LAST")
 	return int64(n), last, err == nil && (last || len(end) == 0)
 }
 

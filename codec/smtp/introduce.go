@@ -179,7 +179,7 @@ func readReply(u codec.Upstream) (code int, lines []string, err error) {
 // offeredIn looks for an extension in a reply to EHLO, and returns its parameters.
 func offeredIn(list []string, extension string) (params string, ok bool) {
 	for _, line := range list[1:] {
-		if keyword, params, _ := strings.Cut(line, " "); strings.EqualFold(keyword, extension) {
+		if keyword, params, _ := strings.Cut(line, " "); codec.Is(keyword, extension) {
 			return params, true
 		}
 	}
@@ -188,7 +188,7 @@ func offeredIn(list []string, extension string) (params string, ok bool) {
 
 func lists(names []string, name string) bool {
 	for _, n := range names {
-		if strings.EqualFold(n, name) {
+		if codec.Is(n, name) {
 			return true
 		}
 	}

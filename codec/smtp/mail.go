@@ -41,7 +41,7 @@ func (s *Session) mailParams(env *Envelope, params []byte) *reply {
 		switch { // a keyword may come twice: Python's smtplib adds a SIZE of its own
 		case !s.extended:
 			return errParameter
-		case is(keyword, "SIZE"): // RFC 1870 §6
+		case codec.Is(keyword, "SIZE"): // RFC 1870 §6
 			size, err := strconv.ParseUint(string(value), 10, 63)
 			switch {
 			case errors.Is(err, strconv.ErrRange) || err == nil && int64(size) > s.maxSize():
@@ -50,16 +50,16 @@ func (s *Session) mailParams(env *Envelope, params []byte) *reply {
 				return errArgument
 			}
 			env.Size = int64(size)
-		case is(keyword, "BODY"): // RFC 6152 §2
+		case codec.Is(keyword, "BODY"): // RFC 6152 §2
 			switch {
-			case is(value, "7BIT"):
+			case codec.Is(value, "7BIT"):
 				env.BodyType = "7BIT"
-			case is(value, "8BITMIME"):
+			case codec.Is(value, "8BITMIME"):
 				env.BodyType = "8BITMIME"
 			default:
 				return errArgument
 			}
-		case is(param, "SMTPUTF8"): // RFC 6531 §3.4
+		case codec.Is(param, "SMTPUTF8"): // RFC 6531 §3.4
 			env.UTF8 = true
 		default:
 			return errParameter
@@ -105,15 +105,9 @@ func (s *Session) maxSize() int64 {
 	return defaultMessageSize
 }
 
-// is compares with a keyword, without regard to case.
-func is(word []byte, keyword string) bool {
-	// Of the same length: what folds to ASCII and is none is longer.
-	return len(word) == len(keyword) && bytes.EqualFold(word, []byte(keyword))
-}
-
 // cutPrefix removes a keyword, and a space that many clients put behind it.
 func cutPrefix(arg []byte, keyword string) ([]byte, bool) {
-	if len(arg) < len(keyword) || !is(arg[:len(keyword)], keyword) {
+	if len(arg) < len(keyword) || !codec.Is(arg[:len(keyword)], keyword) {
 		return nil, false
 	}
 	return bytes.TrimLeft(arg[len(keyword):], " "), true

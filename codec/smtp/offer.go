@@ -24,7 +24,7 @@ const maxOffer = 500
 // offer is what a client may see of a line of the backend's list, or "".
 func offer(text string, secured bool) string {
 	keyword, params, _ := strings.Cut(text, " ")
-	keyword = strings.ToUpper(keyword)
+	keyword = codec.Upper(keyword)
 	if len(text) > maxOffer || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' }) {
 		return ""
 	}
@@ -59,6 +59,6 @@ func isMechanism(arg []byte) bool {
 // offered takes note of what a line of the backend's list allows us.
 func (l *link) offered(text string) {
 	keyword, _, _ := strings.Cut(text, " ")
-	l.pipelining = l.pipelining || strings.EqualFold(keyword, "PIPELINING")
-	l.chunking = l.chunking || strings.EqualFold(keyword, "CHUNKING")
+	l.pipelining = l.pipelining || codec.Is(keyword, "PIPELINING")
+	l.chunking = l.chunking || codec.Is(keyword, "CHUNKING")
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"unicode"
 	"unicode/utf8"
+
+	"starttlsd/codec"
 )
 
 // Limits of RFC 5321 §4.5.3.1, in octets.
@@ -47,7 +49,7 @@ func parsePath(p []byte) (addr, rest []byte, ok bool) {
 func endsPath(rest []byte) bool { return len(rest) == 0 || rest[0] == ' ' }
 
 // isPostmaster reports whether p is the one path that needs no domain (RFC 5321 §4.5.1).
-func isPostmaster(p []byte) bool { return is(p, "<Postmaster>") }
+func isPostmaster(p []byte) bool { return codec.Is(p, "<Postmaster>") }
 
 // skipRoute skips "@a,@b:".
 func skipRoute(p []byte) (rest []byte, ok bool) {
@@ -117,7 +119,7 @@ func domainOrLiteral(p []byte) int {
 		return 0
 	}
 	text, six := p[1:end], false
-	if len(text) > 5 && is(text[:5], "IPv6:") {
+	if len(text) > 5 && codec.Is(text[:5], "IPv6:") {
 		text, six = text[5:], true
 	}
 	addr, err := netip.ParseAddr(string(text))
