@@ -190,11 +190,12 @@ func (c *ftpSession) endless(line string, data net.Listener) {
 	c.say(line, "426 broken\r\n")
 }
 
-func (s *ftpServer) commands(verb string) (n int) {
+// commands is how many have come that begin with these words.
+func (s *ftpServer) commands(words string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, line := range s.said {
-		if v, _, _ := strings.Cut(line, " "); v == verb {
+		if strings.HasPrefix(line+" ", words+" ") {
 			n++
 		}
 	}

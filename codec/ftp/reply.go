@@ -128,7 +128,7 @@ func (s *Session) last(n, code int, line, out []byte) (int, []byte, codec.Action
 	switch {
 	case r.instead != "":
 		out = say(out, r.instead)
-	case r.now == open && code < 400:
+	case r.now == open && code >= 200 && code < 400:
 		out = say(out, s.opened(code, string(line)))
 	case r.now == feat && (code >= 500 || single): // it has no list
 		out = s.features(say(out, "211-Features"))

@@ -111,7 +111,6 @@ type Session struct {
 	garbled  bool // the backend has not kept to the protocol
 	sized    bool // PBSZ was said
 	private  bool // PROT P is in force
-	proven   bool // a data connection under TLS was complete
 	ssl      bool // AUTH SSL was said, which stands for PROT P as well
 	epsvOnly bool // EPSV ALL was said
 }

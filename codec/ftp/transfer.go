@@ -26,7 +26,7 @@ func (s *Session) transfer(c *command, line, _, up, out []byte) ([]byte, []byte,
 		way = codec.Upload
 	}
 	r.pending, r.aborted = bytes.Clone(line), false
-	r.early = c.flags&replaces != 0 && s.private && !s.proven
+	r.early = c.flags&replaces != 0 && s.private
 	r.begun = false
 	r.data.Connect(way, s.private)
 	s.to(connecting)
@@ -36,9 +36,9 @@ func (s *Session) transfer(c *command, line, _, up, out []byte) ([]byte, []byte,
 // connected sends the pending command, or says why it cannot be, as soon as either is
 // known. It reports whether anything is.
 //
-// What is stored replaces a file from its command on, even if a client is about to fail
-// in its handshake, or to resume no session. So a client that has shown nothing yet has
-// to do so before the backend hears of it, and is told by us to begin.
+// What is stored replaces a file from its command on, even if the client is about to fail
+// in its handshake, or to resume no session. So the backend hears of it behind that, and
+// the client is told by us to begin.
 func (s *Session) connected(up, out []byte) (_, _ []byte, known bool) {
 	r := s.relay
 	switch r.data.State() {
@@ -137,7 +137,6 @@ func (s *Session) verdict(code int) (wait bool, instead string) {
 		return true, ""
 	case code < 300 && state == codec.DataDone:
 		s.transfers++
-		s.proven = s.proven || s.private
 		r.data.Close()
 		return false, ""
 	case code < 300, fault == codec.FaultTLS, fault == codec.FaultNotResumed:

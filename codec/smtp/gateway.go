@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"cmp"
 	"crypto/tls"
 	"log/slog"
 
@@ -161,6 +162,9 @@ func (g *Gateway) Refuse(r codec.Refusal, out []byte) []byte {
 		}
 	}
 	words := goodbyes[r]
+	if g.link != nil && r == codec.Unavailable {
+		words = cmp.Or(g.link.rejection, words)
+	}
 	switch {
 	case words == nil:
 	case g.link != nil && !g.link.mayStand(r, g.stage == passingChunk):

@@ -109,13 +109,17 @@ func (g *Gateway) attributes(listed []string, c *codec.Client) string {
 	return command
 }
 
-// greetFor says the client's EHLO or HELO, which we have answered in clear.
+// greetFor says the client's EHLO or HELO, which we have answered in clear. If the
+// backend does not accept the name, its words are the reply to what follows.
 func (g *Gateway) greetFor(u codec.Upstream) error {
 	verb := g.verb()
 	if g.hello == basic {
 		verb = "HELO"
 	}
 	list, err := g.ask(u, verb+" "+g.helo, 250)
+	if unwanted, ok := errors.AsType[*unwanted](err); ok && unwanted.isPolicy() {
+		g.link.rejection = &reply{unwanted.code, "", unwanted.text}
+	}
 	if err != nil {
 		return err
 	}
@@ -151,8 +155,29 @@ func (g *Gateway) ask(u codec.Upstream, command string, want int) ([]string, err
 	return lines, nil
 }
 
+// unwanted is a reply that ends the introduction.
+type unwanted struct {
+	does string
+	code int
+	text string
+}
+
 func unexpected(does string, code int, lines []string) error {
-	return fmt.Errorf("the backend %s %d %.200q; see its log for why", does, code, lines[len(lines)-1])
+	return &unwanted{does, code, lines[len(lines)-1]}
+}
+
+func (u *unwanted) Error() string {
+	return fmt.Sprintf("the backend %s %d %.200q; see its log for why", u.does, u.code, u.text)
+}
+
+// isPolicy reports whether it is about the client, and not about how we get on with the
+// backend (RFC 5321 §4.2.2).
+func (u *unwanted) isPolicy() bool {
+	switch u.code {
+	case 421, 500, 502, 503:
+		return false
+	}
+	return u.code >= 400
 }
 
 var errReply = errors.New("the reply is not of SMTP; is the port right?")

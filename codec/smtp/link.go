@@ -12,6 +12,8 @@ type link struct {
 	list    []string             // the reply to EHLO so far, as the client gets it
 	fault   string               // what was wrong with the backend
 
+	rejection *reply // of the client's name, by the backend; nil: none
+
 	code     int // of the reply that has begun; 0: none has
 	octets   int // of it
 	accepted int // recipients since MAIL
