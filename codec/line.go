@@ -42,12 +42,10 @@ func (l *Line) NextOfAny(in []byte, limit int) (n int, line []byte, status LineS
 }
 
 func (l *Line) next(in []byte, limit int, any bool) (n int, line []byte, status LineStatus) {
-	if l.skip {
-		if n = l.skipRest(in); l.skip {
-			return n, nil, LineMore
-		}
-		in = in[n:]
+	if n = l.Skip(in); l.skip {
+		return n, nil, LineMore
 	}
+	in = in[n:]
 	if !any && l.seen == 0 && len(in) > 0 && binary(in[0]) {
 		return n, nil, LineBinary
 	}
@@ -80,6 +78,15 @@ func (l *Line) next(in []byte, limit int, any bool) (n int, line []byte, status 
 
 // Begun reports whether a part of a line was looked at.
 func (l *Line) Begun() bool { return l.seen > 0 || l.skip }
+
+// Skip is for a caller that has to look at what stands before a line: it consumes what
+// in has of an over-long line before it.
+func (l *Line) Skip(in []byte) (n int) {
+	if l.skip {
+		n = l.skipRest(in)
+	}
+	return n
+}
 
 // Reset forgets a line that has begun.
 func (l *Line) Reset() { *l = Line{} }

@@ -119,14 +119,15 @@ func (s *Session) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action
 	default:
 		return len(in), up, out, codec.Close // nothing in plaintext after the go-ahead
 	}
-	skipped := 0
-	if !s.line.Begun() {
-		var whole bool
-		if skipped, whole = skipTelnet(in); !whole {
+	reader := s.line
+	skipped := reader.Skip(in)
+	if !reader.Begun() {
+		telnet, whole := skipTelnet(in[skipped:])
+		if skipped += telnet; !whole {
+			s.line = reader
 			return skipped, up, out, codec.NeedMore
 		}
 	}
-	reader := s.line
 	n, line, status := reader.Next(in[skipped:], int(limit(s.cfg.Limits.Line, defaultLine)))
 	if status != codec.LineMore && status != codec.LineOK && s.phase != dialogue {
 		return 0, up, out, codec.Hold // our reply comes behind the backend's

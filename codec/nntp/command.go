@@ -216,7 +216,7 @@ func messageID(arg []byte) bool {
 
 // authinfo reports whether arg is that of a login that can pass (RFC 4643).
 func authinfo(arg []byte) bool {
-	words := bytes.Fields(arg)
+	words := bytes.FieldsFunc(arg, func(r rune) bool { return r == ' ' || r == '\t' })
 	if len(words) < 2 {
 		return false
 	}
