@@ -112,7 +112,7 @@ func (ch *channel) Connect(way codec.Way, secure bool) {
 	t.way = way
 	if secure {
 		if t.tls = c.lst.TLS; c.lst.Data.Bound {
-			t.tls = c.binding().Require(c.lst.TLS)
+			t.tls = c.tls.Binding().Require(c.lst.TLS)
 		}
 	}
 	if !t.leave(codec.DataReady, codec.DataConnecting) { // it has just expired
@@ -120,19 +120,6 @@ func (ch *channel) Connect(way codec.Way, secure bool) {
 		return
 	}
 	c.lst.eng.spawn(t.run)
-}
-
-// binding ties data connections to this one.
-func (c *conn) binding() *tlsbridge.Binding {
-	return tlsbridge.NewBinding(c.lst.eng.random, uint64(c.peer.ID))
-}
-
-// tlsConfig is what a handshake of the connection is done with.
-func (c *conn) tlsConfig() *tls.Config {
-	if c.lst.Data == nil || !c.lst.Data.Bound {
-		return c.lst.TLS
-	}
-	return c.binding().Issue(c.lst.TLS)
 }
 
 // Start implements codec.Data.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -156,7 +155,6 @@ type Engine struct {
 	goodbye  context.Context // done when the sessions are told goodbye
 	sayBye   context.CancelFunc
 	nextID   atomic.Uint64 // a codec.ConnID; begins with the time of the start
-	random   [8]byte       // tells our bindings from those of other processes
 	stage    atomic.Uint32
 
 	loops    atomic.Pointer[[]*loop]
@@ -207,7 +205,6 @@ func New(cfg Config) (*Engine, error) {
 	e.door = newDoor(cfg.Admission)
 	e.Admit(cfg.Admission, backends)
 	e.nextID.Store(uint64(e.start.UnixMilli()) << 20)
-	_, _ = rand.Read(e.random[:]) // never fails
 	e.goodbye, e.sayBye = context.WithCancel(context.Background())
 	e.loops.Store(new([]*loop))
 

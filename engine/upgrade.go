@@ -102,7 +102,10 @@ func (c *conn) startTLS(permit *tlsbridge.Permit) {
 	if c.lst.TLSWaits {
 		opts.Go, opts.Wake = e.spawn, c.wake
 	}
-	c.tls = tlsbridge.Server(&c.link, c.tlsConfig(), opts)
+	if c.lst.Data != nil && c.lst.Data.Bound {
+		opts.Binding = new(tlsbridge.Binding)
+	}
+	c.tls = tlsbridge.Server(&c.link, c.lst.TLS, opts)
 }
 
 // wake brings the loop back to a connection whose handshake has moved on. Any goroutine.

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"starttlsd/tlsbridge/tlstest"
@@ -77,7 +76,7 @@ func (c *ftpClient) refused(what string, cfg *tls.Config) {
 
 func TestDataConnectionResumesTheSessionOfItsControlConnection(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), newBinding()
+		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), new(Binding)
 		c.passes("control", b.Issue(cfg), false)
 		of := *c.session
 		data := b.Require(cfg)
@@ -91,13 +90,13 @@ func TestDataConnectionResumesTheSessionOfItsControlConnection(t *testing.T) {
 
 func TestDataConnectionWithoutTheRightTicketIsRefused(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		cfg, b := tlstest.ServerConfig(), newBinding()
+		cfg, b := tlstest.ServerConfig(), new(Binding)
 		none := newFTPClient(t, version)
 		none.cfg.ClientSessionCache = nil
 		none.refused("no ticket", b.Require(cfg))
 
 		other := newFTPClient(t, version)
-		other.passes("control", newBinding().Issue(cfg), false)
+		other.passes("control", new(Binding).Issue(cfg), false)
 		other.refused("ticket of another control connection", b.Require(cfg))
 
 		plain := newFTPClient(t, version)
@@ -117,7 +116,7 @@ func TestDataConnectionWithoutTheRightTicketIsRefused(t *testing.T) {
 // In TLS 1.3 the client of a handshake that is refused has been sent a ticket.
 func TestARefusedHandshakeIsNoWayIn(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), newBinding()
+		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), new(Binding)
 		for range 3 {
 			c.refused("again", b.Require(cfg))
 		}
@@ -129,7 +128,7 @@ func TestARefusedHandshakeIsNoWayIn(t *testing.T) {
 
 func TestControlConnectionMayResumeAndIsBoundAnew(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
-		cfg, c, first, second := tlstest.ServerConfig(), newFTPClient(t, version), newBinding(), newBinding()
+		cfg, c, first, second := tlstest.ServerConfig(), newFTPClient(t, version), new(Binding), new(Binding)
 		c.passes("plain", cfg, false)
 		c.passes("first control", first.Issue(cfg), true)
 		old := *c.session
@@ -140,24 +139,6 @@ func TestControlConnectionMayResumeAndIsBoundAnew(t *testing.T) {
 		c.refused("the first's ticket at the second", second.Require(cfg))
 		*c.session = old
 		c.passes("the first's ticket at the first", first.Require(cfg), true)
-	})
-}
-
-func TestBindingsFollowTheKeysOfTheirConfig(t *testing.T) {
-	bothVersions(t, func(t *testing.T, version uint16) {
-		key := func(b byte) [32]byte { return [32]byte{b} }
-		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), newBinding()
-		cfg.SetSessionTicketKeys([][32]byte{key(1)})
-		control, data := b.Issue(cfg), b.Require(cfg)
-		c.passes("control", control, false)
-		cfg.SetSessionTicketKeys([][32]byte{key(2), key(1)})
-		c.passes("after a rotation", data, true)
-		cfg.SetSessionTicketKeys([][32]byte{key(3), key(2)})
-		c.passes("by a ticket of the second key", data, true)
-		cfg.SetSessionTicketKeys([][32]byte{key(4)})
-		c.refused("by a key that is gone", data)
-		c.passes("control, with the new key", control, version == tls.VersionTLS13) // by the refused one's ticket
-		c.passes("data, with the new key", data, true)
 	})
 }
 
@@ -179,7 +160,7 @@ func TestKeysRotateWhileConnectionsAreBound(t *testing.T) {
 	var clients sync.WaitGroup
 	for range 8 {
 		clients.Go(func() {
-			c, b := newFTPClient(t, tls.VersionTLS13), newBinding()
+			c, b := newFTPClient(t, tls.VersionTLS13), new(Binding)
 			control, data := b.Issue(cfg), b.Require(cfg)
 			for range 10 {
 				if _, served, err := c.connect(control); served != nil || err != nil {
@@ -212,7 +193,7 @@ func TestBindingOfAClientWithACertificate(t *testing.T) {
 			return cfg
 		}
 		current := newCurrent()
-		cfg, c, b := reloaded(func() *tls.Config { return current }), newFTPClient(t, version), newBinding()
+		cfg, c, b := reloaded(func() *tls.Config { return current }), newFTPClient(t, version), new(Binding)
 		c.cfg.Certificates = []tls.Certificate{tlstest.ClientCertificate("alice")}
 		data := b.Require(cfg)
 		c.refused("no ticket", data)
@@ -226,7 +207,7 @@ func TestBindingOfAClientWithACertificate(t *testing.T) {
 		c.passes("control again", b.Issue(cfg), true)
 		other := newFTPClient(t, version)
 		other.cfg.Certificates = []tls.Certificate{tlstest.ClientCertificate("bob")}
-		other.passes("control of another", newBinding().Issue(cfg), false)
+		other.passes("control of another", new(Binding).Issue(cfg), false)
 		other.refused("data of another", data)
 		current = newCurrent() // other CAs, and keys of its own
 		c.refused("a session of the CAs before", data)
@@ -237,7 +218,7 @@ func TestBindingWhereNoOtherConfigIsChosen(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		cfg := reloaded(func() *tls.Config { return nil })
 		cfg.ClientAuth = tls.NoClientCert
-		c, b := newFTPClient(t, version), newBinding()
+		c, b := newFTPClient(t, version), new(Binding)
 		c.passes("control", b.Issue(cfg), false)
 		c.passes("data", b.Require(cfg), true)
 		newFTPClient(t, version).refused("no ticket", b.Require(cfg))
@@ -251,7 +232,7 @@ func TestBindingWhereNoOtherConfigIsChosen(t *testing.T) {
 func TestBoundConnectionIsStillVerifiedByItsConfig(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		calls, verdict := 0, error(nil)
-		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), newBinding()
+		cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, version), new(Binding)
 		cfg.VerifyConnection = func(tls.ConnectionState) error { calls++; return verdict }
 		control, data := b.Issue(cfg), b.Require(cfg)
 		c.passes("control", control, false)
@@ -269,7 +250,7 @@ func TestBoundConnectionIsStillVerifiedByItsConfig(t *testing.T) {
 }
 
 func TestBindingLeavesItsConfigAsItIs(t *testing.T) {
-	cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, tls.VersionTLS13), newBinding()
+	cfg, c, b := tlstest.ServerConfig(), newFTPClient(t, tls.VersionTLS13), new(Binding)
 	c.passes("control", b.Issue(cfg), false)
 	c.passes("data", b.Require(cfg), true)
 	if cfg.WrapSession != nil || cfg.UnwrapSession != nil || cfg.VerifyConnection != nil || cfg.GetConfigForClient != nil {
@@ -277,8 +258,3 @@ func TestBindingLeavesItsConfigAsItIs(t *testing.T) {
 	}
 	newFTPClient(t, tls.VersionTLS13).passes("without the binding", cfg, false)
 }
-
-var bindings atomic.Uint64
-
-// newBinding is one that no ticket carries yet.
-func newBinding() *Binding { return NewBinding([8]byte{}, bindings.Add(1)) }

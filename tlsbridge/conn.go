@@ -34,6 +34,9 @@ type Options struct {
 	// 0: 16 KiB, or 288 KiB when client certificates are asked for. Behind the
 	// client's Finished, up to 1 MiB of its data may already follow.
 	Budget int
+	// Binding, unless nil, is what others are to be bound to the connection by: its
+	// handshake is done with what Issue makes of the Config.
+	Binding *Binding
 	// Timeout bounds the handshake, counted from Server. 0: the owner calls Abort.
 	Timeout time.Duration
 	// Wake is called when the loop has to call Read: there is something to send,
@@ -69,17 +72,19 @@ type Conn struct {
 	link Link
 	hs   atomic.Pointer[handshake] // nil once Read has seen the end of the handshake
 
+	binding *Binding // nil: nothing is bound to it
+
 	records recordCut                  // where the next byte for crypto/tls stands in its record
 	early   *bytebufferpool.ByteBuffer // what arrived behind the handshake; nil when crypto/tls has it all
 	served  int                        // the part of early that crypto/tls has
 	first   [recordHeader]byte         // read from the link ahead of crypto/tls
 	ahead   uint8                      // how many of them
 	dry     bool                       // crypto/tls needs new input before it returns anything
+	ended   bool                       // it has been given linkErr
 
 	failed   error // *HandshakeError; never changes once hs is nil
 	readErr  error // first lasting error of Read
 	linkErr  error // first lasting error of link.Read
-	ended    bool  // crypto/tls has been given linkErr
 	writeErr error // first error of link.Write; guarded by the write lock of tls
 	took     time.Duration
 }
@@ -89,7 +94,10 @@ type Conn struct {
 // away, because the ClientHello may be there already. From now on nothing but
 // TLS is written to l.
 func Server(l Link, cfg *tls.Config, o Options) *Conn {
-	c := &Conn{link: l}
+	c := &Conn{link: l, binding: o.Binding}
+	if c.binding != nil {
+		cfg = c.binding.Issue(cfg)
+	}
 	c.tls = tls.Server((*shim)(c), cfg)
 	if o.Permit == nil {
 		permit, err := DefaultSlots.Reserve(netip.Prefix{})
@@ -116,6 +124,9 @@ func Server(l Link, cfg *tls.Config, o Options) *Conn {
 	}
 	return c
 }
+
+// Binding is the one of the Options; nil without. Any goroutine.
+func (c *Conn) Binding() *Binding { return c.binding }
 
 // Read reads decrypted bytes. It is for the owner alone: the event loop, or the
 // goroutine that the connection is lent to.

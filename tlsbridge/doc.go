@@ -47,8 +47,8 @@
 //
 // A server's connection whose owner is a goroutine that waits, for the time of one
 // transfer, has Accept. It runs the turns on that goroutine, over a Waiter: a Link
-// that has the waiting apart from Read, so that no slot is held meanwhile. With a
-// Binding it can demand that the client resumes the session of another connection.
+// that has the waiting apart from Read, so that no slot is held meanwhile. With the
+// Binding of another connection it can demand that the client resumes that one's session.
 //
 // The client's end, for a connection to a backend, has it simpler: whoever connects
 // waits anyway, so Client does the handshake over a link that blocks.
