@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"starttlsd/engine/enginetest"
 )
@@ -127,6 +129,41 @@ func TestFTPDataConnectionResumesItsControlConnection(t *testing.T) {
 	c.cfg = &tls.Config{InsecureSkipVerify: true}
 	if reply := c.store("f", []byte("x")); !strings.HasPrefix(reply, "226") {
 		t.Errorf("data_session: address: %q", reply)
+	}
+}
+
+// unchanged is a cache that keeps the session that it has.
+type unchanged struct{ tls.ClientSessionCache }
+
+func (unchanged) Put(string, *tls.ClientSessionState) {}
+
+// A session may last for longer than the keys of tickets do.
+func TestFTPDataConnectionsOutliveTheTicketKeys(t *testing.T) {
+	s, p := startFTP(t, "", "tls: {session_tickets: {rotate: 1s}}\n")
+	s.files["f"] = []byte("content")
+	transfers := func(what string, c *ftpClient) {
+		if got, reply := c.retrieve("f"); string(got) != "content" || !strings.HasPrefix(reply, "226") {
+			t.Errorf("%s: %q, %q", what, got, reply)
+		}
+	}
+	var first, silent []*ftpClient
+	for _, version := range versions {
+		c := ftpLogin(t, p.Addrs[0], version)
+		c.cfg.ClientSessionCache = unchanged{c.cfg.ClientSessionCache}
+		first = append(first, c)
+		silent = append(silent, ftpLogin(t, p.Addrs[0], version))
+	}
+	for range 4 { // a ticket of the keys lasts for less than three rotations
+		for i, c := range first {
+			transfers(tls.VersionName(versions[i])+", by the ticket of the control connection", c)
+		}
+		time.Sleep(900 * time.Millisecond)
+	}
+	text, _ := os.ReadFile(p.ConfigFile())
+	p.Reload(string(text))
+	for i := range versions {
+		transfers(tls.VersionName(versions[i])+", by the ticket of the control connection, at the end", first[i])
+		transfers(tls.VersionName(versions[i])+", after a silence", silent[i])
 	}
 }
 
