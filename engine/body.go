@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -9,6 +10,12 @@ import (
 
 // bodyGrace is how long a body may take before its average rate counts.
 var bodyGrace = time.Minute // less in tests
+
+// slowest is when a body that began then is overdue, got bytes of which have come.
+func (l *Limits) slowest(began time.Duration, got int64) time.Duration {
+	seconds := min(got/int64(l.BodyRate), math.MaxInt32) // 68 years: a time.Duration overflows at 292
+	return began + bodyGrace + time.Duration(seconds)*time.Second
+}
 
 // bodyBuffers are what lent connections read into, and hold only while there is
 // something to read.
@@ -99,7 +106,7 @@ func (b *body) soon(rest []byte) ([]byte, error) {
 func (b *body) setDeadline() error {
 	c := b.c
 	e, limits := c.lst.eng, &c.lst.Limits
-	slowest := b.began + bodyGrace + time.Duration(b.got/limits.BodyRate)*time.Second
+	slowest := limits.slowest(b.began, int64(b.got))
 	_ = c.link.off.tc.SetReadDeadline(e.deadline(min(e.now()+limits.BodyStall, slowest)))
 	// Reading writes too, when the peer asks for a KeyUpdate (RFC 8446 §4.6.3).
 	_ = c.link.off.tc.SetWriteDeadline(e.deadline(e.now() + limits.Command))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"time"
 
 	"starttlsd/codec"
 	"starttlsd/tlsbridge"
@@ -36,7 +35,7 @@ func (t *transfer) copy(to, from *stream) (*stream, error) {
 		to.tls.SetLink(&out)
 		defer to.tls.SetLink(&to.link)
 	}
-	began, total := e.now(), 0
+	began, total := e.now(), int64(0)
 	for {
 		due := e.now() + limits.BodyStall
 		if t.way == codec.Upload {
@@ -44,7 +43,7 @@ func (t *transfer) copy(to, from *stream) (*stream, error) {
 				acknowledge(from.link.off.tc)
 			}
 			// It may not trickle either.
-			due = min(due, began+bodyGrace+time.Duration(total/limits.BodyRate)*time.Second)
+			due = min(due, limits.slowest(began, total))
 		}
 		_ = from.link.off.tc.SetReadDeadline(e.deadline(due))
 		if err := t.refused.Err(); err != nil { // whose deadline was before this one
@@ -59,7 +58,7 @@ func (t *transfer) copy(to, from *stream) (*stream, error) {
 		n, failed, err := out.take(from)
 		began += e.now() - came // while the other side was waited for
 		counter.Add(uint64(n))
-		total += n
+		total += int64(n)
 		switch {
 		case failed != nil:
 			return to, failed

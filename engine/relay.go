@@ -283,9 +283,8 @@ func (r *relay) patience() (time.Duration, Reason, codec.Refusal) {
 	case r.opaque:
 		return limits.Idle, ReasonIdle, 0
 	case r.content.began != 0:
-		now := r.c.lst.eng.now()
-		slowest := r.content.began + bodyGrace + time.Duration(r.content.got/limits.BodyRate)*time.Second - now
-		return min(limits.BodyStall, slowest), ReasonBodyTimeout, codec.TimedOut
+		left := limits.slowest(r.content.began, int64(r.content.got)) - r.c.lst.eng.now()
+		return min(limits.BodyStall, left), ReasonBodyTimeout, codec.TimedOut
 	case r.session.Outstanding():
 		return limits.Reply, ReasonBackendTimeout, codec.Unavailable
 	case r.settled():
