@@ -30,6 +30,7 @@ func (t *transfer) copy(to, from *stream) (*stream, error) {
 	if t.way == codec.Upload {
 		counter = &t.lst.stats.toBackend
 	}
+	to.link.off.steady = true
 	out := sink{stream: to}
 	if to.tls != nil {
 		to.tls.SetLink(&out)

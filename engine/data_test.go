@@ -6,15 +6,17 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"starttlsd/codec"
 )
 
-// files is front with one command more: UPLOAD n is for a file that goes to port n of
-// the backend's. It is answered with the port where it goes to, and with "+whole", or
-// the fault, when it is over. REFUSE is the backend's word against an upload.
+// files is front with two commands more: UPLOAD n and DOWNLOAD n are for a file that goes
+// to, or comes from, port n of the backend's. They are answered with the port that the
+// client connects to, and with "+whole", or the fault, when it is over. REFUSE is the
+// backend's word against an upload.
 type files struct {
 	front
 	data codec.Data
@@ -47,29 +49,36 @@ func (s *files) Forward(in, up, out []byte) (int, []byte, []byte, codec.Action) 
 		return 0, up, out, codec.Hold
 	}
 	line, _, ok := bytes.Cut(in, []byte("\r\n"))
-	arg, upload := bytes.CutPrefix(line, []byte("UPLOAD "))
-	if !ok || !upload {
+	verb, arg, _ := strings.Cut(string(line), " ")
+	way, transfer := map[string]codec.Way{"UPLOAD": codec.Upload, "DOWNLOAD": codec.Download}[verb]
+	if !ok || !transfer {
 		return s.front.Forward(in, up, out)
 	}
-	port, _ := strconv.ParseUint(string(arg), 10, 16)
+	port, _ := strconv.ParseUint(arg, 10, 16)
 	ours, err := s.data.Listen(uint16(port))
 	if err != nil {
 		return len(line) + 2, up, append(out, "-no port\r\n"...), codec.Continue
 	}
-	s.data.Connect(codec.Upload, false)
+	s.data.Connect(way, false)
 	return len(line) + 2, up, fmt.Appendf(out, "+%d\r\n", ours), codec.Continue
 }
 
 // upload begins one, from data to backend, which has come in at ln.
 func upload(t *testing.T, s *server, ln net.Listener) (control *client, data, backend net.Conn) {
 	t.Helper()
+	return begin(t, s, ln, "UPLOAD", new(net.Dialer))
+}
+
+// begin begins a transfer; d is what the client's connection is made with.
+func begin(t *testing.T, s *server, ln net.Listener, verb string, d *net.Dialer) (control *client, data, backend net.Conn) {
+	t.Helper()
 	control = s.dial()
-	control.send(fmt.Sprintf("UPLOAD %d\r\n", ln.Addr().(*net.TCPAddr).Port))
+	control.send(fmt.Sprintf("%s %d\r\n", verb, ln.Addr().(*net.TCPAddr).Port))
 	line, err := control.r.ReadString('\n')
 	if err != nil || line[0] != '+' {
 		t.Fatalf("%q, %v", line, err)
 	}
-	data, err = net.Dial("tcp", "127.0.0.1:"+line[1:len(line)-2])
+	data, err = d.Dial("tcp", "127.0.0.1:"+line[1:len(line)-2])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +90,7 @@ func upload(t *testing.T, s *server, ln net.Listener) (control *client, data, ba
 	return control, data, backend
 }
 
-func startFiles(t *testing.T, grace time.Duration) (*server, net.Listener) {
+func startFiles(t *testing.T, grace time.Duration, opts ...option) (*server, net.Listener) {
 	t.Helper()
 	was := bodyGrace
 	bodyGrace = grace
@@ -92,12 +101,13 @@ func startFiles(t *testing.T, grace time.Duration) (*server, net.Listener) {
 	}
 	t.Cleanup(func() { _ = ln.Close() })
 	b := backend(t, false, answer)
-	return start(t, relayTo(b), func(c *Config) {
+	opts = append([]option{relayTo(b), func(c *Config) {
 		l := &c.Listeners[0]
 		l.NewSession = func(*codec.Peer) codec.Session { return new(files) }
 		l.Data = &Data{Ports: NewPorts(0, 0)}
 		l.Limits.BodyRate = 1 << 30 // so that grace is all there is
-	}), ln
+	}}, opts...)
+	return start(t, opts...), ln
 }
 
 // A client that trickles does not hold a transfer for ever.

@@ -39,6 +39,7 @@ type detour struct {
 	pending *bytebufferpool.ByteBuffer // what the socket has refused, in order
 	err     error                      // the first write error; sticky
 	writing sync.Mutex                 // while a pair is lent, two goroutines write: see put
+	steady  bool                       // a write may last while the peer takes something: see putSteadily
 	stall   atomic.Int64               // while a pair is lent: the time.Duration that a write may take
 }
 
@@ -147,6 +148,9 @@ func (l *link) put(p []byte) (n int, err error) {
 
 func (l *link) putSome(p []byte) (int, error) {
 	e, off := l.lp.eng, l.off
+	if off.steady {
+		return l.putSteadily(p)
+	}
 	for stall := int64(0); stall != off.stall.Load(); { // which mayStall may just change
 		stall = off.stall.Load()
 		_ = off.tc.SetWriteDeadline(e.deadline(e.now() + time.Duration(stall)))
