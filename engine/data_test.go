@@ -127,7 +127,7 @@ func TestTrickledUploadIsCutShort(t *testing.T) {
 
 // A backend that takes its time is not held against the client.
 func TestUploadToABackendThatStallsGoesOn(t *testing.T) {
-	const size, grace = 32 << 20, 300 * time.Millisecond
+	const size, grace = 32 << 20, time.Second
 	s, ln := startFiles(t, grace)
 	control, data, backend := upload(t, s, ln)
 	go func() {
