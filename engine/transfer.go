@@ -238,7 +238,7 @@ func (t *transfer) move(s *sides, permit *tlsbridge.Permit) (codec.DataFault, er
 	}
 	switch at, err := t.copy(to, from); {
 	case err == nil:
-	case t.refused.Err() != nil, at == to && t.way == codec.Upload:
+	case t.way == codec.Upload && (t.refused.Err() != nil || at == to): // a download that is given up is refused as well
 		reset(s.backend)
 		t.dismiss(client)
 		if t.refused.Err() != nil {
