@@ -235,3 +235,48 @@ func TestFTPHandOver(t *testing.T) {
 	}
 	old.until("^226 ")
 }
+
+// A server that is done, and times its client out before that has read all, does no harm.
+func TestFTPServerThatEndsBeforeItsDownload(t *testing.T) {
+	s, p := startFTP(t, "", "")
+	s.files["parting"] = make([]byte, 1<<20)
+	c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+	if got, reply := c.retrieve("parting"); len(got) != 1<<20 || !strings.HasPrefix(reply, "226") {
+		t.Errorf("%d bytes, %q", len(got), reply)
+	}
+	if rest, err := io.ReadAll(c.r); string(rest) != "421 Timeout.\r\n" || err != nil {
+		t.Errorf("behind it: %q, %v", rest, err)
+	}
+}
+
+// A client that ends its direction behind its last command gets what it has asked for.
+func TestFTPClientThatHasSaidAll(t *testing.T) {
+	s, p := startFTP(t, "", "limits: {reply: 20s}\n")
+	for _, command := range []string{"STOR f", "RETR f"} {
+		for name, end := range map[string]func(*tls.Conn) error{
+			"close_notify": (*tls.Conn).CloseWrite,
+			"FIN": func(tc *tls.Conn) error {
+				_ = tc.CloseWrite()
+				return tc.NetConn().(*net.TCPConn).CloseWrite()
+			},
+		} {
+			c := ftpLogin(t, p.Addrs[0], tls.VersionTLS13)
+			tc := c.begin(command)
+			_ = end(c.Conn.(*tls.Conn))
+			time.Sleep(100 * time.Millisecond) // it is seen before the handshake
+			if command == "STOR f" {
+				_, _ = io.WriteString(tc, "content")
+				_ = tc.CloseWrite()
+				_ = tc.NetConn().(*net.TCPConn).CloseWrite()
+			}
+			_, _ = io.ReadAll(tc)
+			rest, err := io.ReadAll(c.r)
+			if !strings.HasSuffix(string(rest), "226 done\r\n") || err != nil {
+				t.Errorf("%s, %s: %q, %v", command, name, rest, err)
+			}
+			if content, torn, _ := s.upload("f"); string(content) != "content" || torn != nil {
+				t.Errorf("%s, %s: stored %q, %v", command, name, content, torn)
+			}
+		}
+	}
+}

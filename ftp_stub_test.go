@@ -111,6 +111,10 @@ func (c *ftpSession) answer(line string) bool {
 			go c.endless(line, data)
 			return true
 		}
+		if arg == "parting" {
+			c.parting(line)
+			return false
+		}
 		c.transfer(line, verb == "STOR", arg)
 	case "STAT":
 		c.say(line, "211-status\r\n"+strings.Repeat(" "+strings.Repeat("x", 900)+"\r\n", 60)+"211 end\r\n")
@@ -165,6 +169,22 @@ func (c *ftpSession) transfer(line string, up bool, name string) {
 		return
 	}
 	c.say(line, "226 done\r\n")
+}
+
+// parting says all that there is to a download and ends the session; the file comes last.
+func (c *ftpSession) parting(line string) {
+	nc, err := c.data.Accept()
+	if err != nil {
+		return
+	}
+	defer nc.Close()
+	c.say(line, "150 go\r\n226 done\r\n421 Timeout.\r\n")
+	_ = c.nc.Close()
+	time.Sleep(200 * time.Millisecond)
+	c.mu.Lock()
+	content := c.files["parting"]
+	c.mu.Unlock()
+	_, _ = nc.Write(content)
 }
 
 // endless sends until it cannot; a flood goes over the control connection as well.

@@ -50,7 +50,9 @@ const (
 	// come. By Forward and Reply.
 	Content
 	// Hold: the next frame of the client has to wait until a reply of the backend
-	// was consumed. By Forward.
+	// was consumed. By Forward. By Reply: the next frame of the backend, of which
+	// nothing was consumed, has to wait until the State of Data changes; it counts
+	// also if the backend has ended by then.
 	Hold
 	// Opaque: from here on bytes are carried across unseen, those that are buffered
 	// included. By Reply.

@@ -31,8 +31,8 @@ type way struct {
 	from  *stream
 	to    *stream
 	pass  func(data []byte) (rest []byte, err error) // gives data on, as far as it makes frames
-	end   func() error                               // from has ended: tell to
-	ended *bool                                      // it had when the pair was lent
+	end   func() error                               // from has ended: tell to; nil: not yet, because of a transfer
+	ended *bool                                      // it has
 	buf   *[]byte                                    // of more; nil while there is nothing in it
 	out   []byte                                     // of the session, for the client
 	up    []byte                                     // of the session, for the backend
@@ -96,14 +96,19 @@ func (l *carriage) poke(r *relay) {
 	if l.gone { // the sockets may be too, and who has the pair looks by himself
 		return
 	}
-	for _, w := range l.ways {
-		w.again = true
-	}
+	l.lookAgain()
 	r.hold = false
 	l.moved.Broadcast()
 	r.progress()
 	r.c.link.interrupt(false)
 	r.link.interrupt(false)
+}
+
+// lookAgain has both ways pass what is there once more. Called with the lock held.
+func (l *carriage) lookAgain() {
+	for _, w := range l.ways {
+		w.again = true
+	}
 }
 
 // run carries until there is a reason not to, and sees to what follows from it.
@@ -163,12 +168,16 @@ func (w *way) carry() error {
 			return err
 		}
 		if *w.ended {
-			return w.end()
+			if err = w.end(); err != nil {
+				return err
+			}
 		}
 		switch data, err = w.more(data); {
 		case errors.Is(err, errAgain):
 		case errors.Is(err, io.EOF):
-			return w.end()
+			if err = w.end(); err != nil {
+				return err
+			}
 		case err != nil:
 			return err
 		}
@@ -198,9 +207,18 @@ func (w *way) more(rest []byte) ([]byte, error) {
 			return buf[:n+m], nil
 		case err == nil, errors.Is(err, tlsbridge.ErrWouldBlock), errors.Is(err, os.ErrDeadlineExceeded):
 		default:
-			return rest, err
+			return rest, w.ends(err)
 		}
 	}
+}
+
+// ends is err, or io.EOF if it makes no difference how a backend has ended: what it has
+// said last is here, and waits for a transfer.
+func (w *way) ends(err error) error {
+	if w.from == &w.r.stream && w.r.held && !*w.ended {
+		return io.EOF
+	}
+	return err
 }
 
 // wait returns nil when there is something to read. kept is what buf has to keep:
@@ -219,15 +237,18 @@ func (w *way) wait(kept int) error {
 		if err := w.mayStay(); err != nil {
 			return err
 		}
-		if w.from.tls != nil && w.from.tls.Buffered() > 0 {
-			return w.stirs()
+		var err error
+		switch {
+		case *w.ended:
+			err = link.rest()
+		case w.from.tls == nil || w.from.tls.Buffered() == 0:
+			err = link.await()
 		}
-		err := link.await()
 		if err == nil {
 			return w.stirs()
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
+			return w.ends(err)
 		}
 		if kept == 0 {
 			w.free()

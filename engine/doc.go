@@ -50,7 +50,9 @@
 // a goroutine of its own from the time that both are awaited (transfer.go), with a lock
 // for what it and the session look at both. Its control connection stays where it is and
 // is poked: Forward and Reply are called again, on the loop or on the pair's goroutines.
-// One that is changing hands looks by itself when it has arrived.
+// One that is changing hands looks by itself when it has arrived. A client that has ended
+// its direction keeps the pair lent until its last reply, and a backend's end waits for
+// the transfer that its last reply is for.
 //
 // # Limits
 //

@@ -308,6 +308,16 @@ func (l *link) await() error {
 	return err
 }
 
+// rest blocks until the deadline of reading, or an interrupt: there is nothing more to
+// be read. Lent only.
+func (l *link) rest() error {
+	raw, err := l.off.tc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(uintptr) bool { return false })
+}
+
 func (d *detour) freeAhead() {
 	if d.ahead != nil {
 		d.putAhead(d.ahead)

@@ -66,16 +66,20 @@ func (r *relay) backendFailed(err error) {
 }
 
 // endUp tells the backend that the client has ended its direction. Replies may
-// still come.
+// still come. Where there are data connections, the session may have a command for the
+// backend yet, so that it is not told: the client's last reply ends both.
 func (r *relay) endUp() error {
 	r.lent.mu.Lock()
 	r.upEnded, r.lent.asked = true, true
-	over := r.downEnded || r.owesNothing() || r.data != nil && r.data.State() == codec.DataConnecting
+	over, stays := r.opaque && r.downEnded || r.owesNothing(), r.data != nil && !r.opaque
 	r.progress()
 	r.link.interrupt(false) // there is a new deadline
 	r.lent.mu.Unlock()
-	if over {
+	switch {
+	case over:
 		return errEnded
+	case stays:
+		return nil
 	}
 	_ = r.stream.halfClose()
 	return errStop
@@ -87,18 +91,21 @@ func (r *relay) owesNothing() bool {
 	return r.lent.asked && !r.opaque && !r.session.Outstanding()
 }
 
-// endDown tells the client that the backend has ended its direction.
+// endDown tells the client that the backend has ended its direction, once nothing that
+// it has said waits for a transfer.
 func (r *relay) endDown() error {
 	r.lent.mu.Lock()
-	over, opaque := r.upEnded, r.opaque
+	over, opaque, held := r.upEnded, r.opaque, r.held
+	r.downEnded = true
 	if opaque {
-		r.downEnded = true
 		r.c.blame(ReasonBackendClosed)
 		r.progress()
 		r.c.link.interrupt(false)
 	}
 	r.lent.mu.Unlock()
 	switch {
+	case held:
+		return nil
 	case !opaque:
 		return errLost
 	case over:

@@ -65,6 +65,11 @@ func (w *way) forward(data []byte) (n int, action codec.Action, err error) {
 	default:
 		panic("engine: an Action that Forward may not return")
 	}
+	if len(w.up) > 0 && r.downEnded { // nobody would answer; what was said last may be all there is
+		w.up = w.up[:0]
+		r.lent.lookAgain()
+		r.link.interrupt(false)
+	}
 	if werr := r.toClient(w.out); werr != nil {
 		err = werr
 	}
@@ -96,8 +101,9 @@ func (w *way) reply(data []byte) (n int, err error) {
 	}
 	var action codec.Action
 	n, w.out, action = r.session.Reply(data, w.out[:0])
+	r.held = action == codec.Hold
 	switch action {
-	case codec.NeedMore:
+	case codec.NeedMore, codec.Hold:
 	case codec.Content:
 		r.progress()
 	case codec.Continue, codec.Opaque:

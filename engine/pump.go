@@ -21,7 +21,7 @@ func (r *relay) arrive() gnet.Action {
 	switch {
 	case r.lost:
 		return c.backendLost()
-	case r.link.gc == nil: // the backend's direction ended when the client was not here yet
+	case r.link.gc == nil && !r.held: // the backend's direction ended when the client was not here yet
 		c.move = lend
 		return c.settle()
 	case r.asked:
@@ -192,11 +192,12 @@ func (r *relay) fromBackend() bool {
 	c := r.c
 	n, err := r.read(r.link.lp.scratch)
 	r.link.push(false)
-	if n > 0 {
+	ended := err != nil && !errors.Is(err, tlsbridge.ErrWouldBlock)
+	if n > 0 || ended && r.held {
 		r.reply(r.link.lp.scratch[:n])
 	}
 	switch {
-	case err == nil, errors.Is(err, tlsbridge.ErrWouldBlock), c.relay == nil, c.move == bye:
+	case !ended, c.relay == nil, c.move == bye, r.held: // a poke will follow, and the end be seen again
 	case errors.Is(err, io.EOF) && r.opaque:
 		r.downEnded = true
 		c.move = lend
@@ -227,8 +228,9 @@ func (r *relay) reply(p []byte) {
 		var action codec.Action
 		n, lp.out, action = r.session.Reply(data, lp.out)
 		data = data[n:]
+		r.held = action == codec.Hold
 		switch action {
-		case codec.NeedMore:
+		case codec.NeedMore, codec.Hold:
 			more = false
 		case codec.Content:
 			r.progress()

@@ -38,12 +38,13 @@ type relay struct {
 
 	opaque    bool                    // bytes are carried across unseen
 	hold      bool                    // the client's bytes wait for a reply
+	held      bool                    // the backend's wait for a data connection
 	fresh     bool                    // Forward was not called yet
 	asked     bool                    // for STARTTLS, while lent: the upgrade is the loop's
 	lost      bool                    // the backend was reset while the pair changed hands
 	told      struct{ in, out int64 } // bytes of link that are counted
 	upEnded   bool                    // the client has ended its direction
-	downEnded bool                    // the backend has
+	downEnded bool                    // the backend has; or it has gone, while what it has said last is held
 }
 
 // content is a message that the client is sending, or the like.
@@ -195,7 +196,8 @@ func (r *relay) traffic() gnet.Action {
 }
 
 // closed: the backend has ended the connection. It may have done so for its
-// direction alone, so it is kept where the session does not know better.
+// direction alone, so it is kept where the session does not know better; and so is the
+// pair while what it has said last waits for a transfer.
 func (r *relay) closed(_ gnet.Conn, err error) {
 	c := r.c
 	defer func() {
@@ -203,11 +205,14 @@ func (r *relay) closed(_ gnet.Conn, err error) {
 			c.panicked(v)
 		}
 	}()
-	keep := errors.Is(err, io.EOF) && (r.opaque || c.heldBy() == returning) && r.link.leaveLoop() == nil
+	back := c.heldBy() == returning
+	keep := (r.held || errors.Is(err, io.EOF) && (back || r.opaque)) && r.link.leaveLoop() == nil
 	r.link.gc = nil
 	switch {
-	case c.heldBy() == returning:
+	case back:
 		r.lost = !keep
+	case keep && r.held:
+		r.link.lp.act(c, (*conn).serve)
 	case keep:
 		r.link.lp.act(c, func(c *conn) gnet.Action {
 			c.move = lend
@@ -276,7 +281,7 @@ func (r *relay) giveBack() error {
 func (r *relay) patience() (time.Duration, Reason, codec.Refusal) {
 	limits := &r.c.lst.Limits
 	switch {
-	case r.downEnded:
+	case r.downEnded && r.opaque:
 		return limits.Linger, ReasonBackendClosed, 0
 	case r.upEnded:
 		return limits.Reply, ReasonPeerClosed, 0

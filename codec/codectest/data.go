@@ -87,6 +87,9 @@ func (d *Data) Fault() codec.DataFault { return d.fault }
 // Extended implements codec.Data.
 func (d *Data) Extended() bool { return d.IPv6 }
 
+// moves reports whether the State will change by itself.
+func (d *Data) moves() bool { return d.state == codec.DataSecuring || d.state == codec.DataMoving }
+
 // Become has the state change by itself, and the session be told of it.
 func (d *Driver) Become(s codec.DataState, f codec.DataFault) {
 	d.Data.state, d.Data.fault = s, f

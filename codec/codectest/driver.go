@@ -246,6 +246,11 @@ func (d *Driver) replies() {
 		switch action {
 		case codec.NeedMore:
 			return
+		case codec.Hold:
+			if n > 0 || !d.Data.moves() {
+				panic("Hold with nothing to wait for")
+			}
+			return
 		case codec.Content:
 		case codec.Continue:
 			d.on = false

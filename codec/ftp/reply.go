@@ -68,7 +68,7 @@ func (s *Session) Reply(in, out []byte) (int, []byte, codec.Action) {
 			return s.broken(n, out)
 		}
 		if wait {
-			return 0, out, codec.NeedMore
+			return 0, out, codec.Hold
 		}
 		r.instead, r.mute = instead, instead != ""
 	}
