@@ -205,6 +205,14 @@ func (ch *channel) look() (codec.DataState, codec.DataFault) {
 	return ch.now.state, ch.now.fault
 }
 
+// hurry is for a client that has ended its direction of the control connection: it may
+// have gone, and its port is not kept for long.
+func (ch *channel) hurry() {
+	if ch != nil && ch.now != nil {
+		ch.now.await(true)
+	}
+}
+
 // busy reports whether the control connection is idle only because a transfer is
 // under way, which has deadlines of its own.
 func (ch *channel) busy() bool {
@@ -246,6 +254,8 @@ type transfer struct {
 	idle  *time.Timer // ends a port that nobody comes to, or a transfer that was aborted
 	state codec.DataState
 	fault codec.DataFault
+
+	leaving bool // the client has ended its direction of the control connection
 }
 
 // leave changes the state, if it is still that one; to DataFailed when nobody has come.

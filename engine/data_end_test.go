@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/panjf2000/gnet/v2"
 
@@ -246,16 +247,29 @@ func TestHalfClosedClientOfABackendThatEnds(t *testing.T) {
 
 // Or has ended before.
 func TestClientThatEndsBehindItsBackend(t *testing.T) {
+	for name, end := range partings {
+		t.Run(name, func(t *testing.T) {
+			everyLibrary(t, func(t *testing.T, l *library) {
+				control, data, backend := l.download()
+				l.backendEndsOnLoop("+done\r\n", end)
+				l.lends()
+				closeWrite(t, control.Conn)
+				l.lentPair("both ends", func(r *relay) bool { return r.upEnded })
+				l.arrives(data, backend)
+				control.expect("+done")
+				control.ended()
+			})
+		})
+	}
+}
+
+// One that has gone looks like it, and does not keep its port for long.
+func TestClientThatHasGoneKeepsNoPort(t *testing.T) {
 	everyLibrary(t, func(t *testing.T, l *library) {
-		control, data, backend := l.download()
-		l.backendEndsOnLoop("+done\r\n", partings["FIN"])
-		l.lends()
-		closeWrite(t, control.Conn)
-		l.lentPair("both ends", func(r *relay) bool { return r.upEnded })
-		l.arrives(data, backend)
-		control.expect("+done")
-		control.ended()
-	})
+		control, _ := l.order("GET")
+		_ = control.Close()
+		eventually(t, "the end", func() bool { return l.eng.Stats().Open == 0 })
+	}, withLimits(Limits{Linger: 100 * time.Millisecond}))
 }
 
 // And it is told when there can be no transfer.

@@ -36,7 +36,7 @@ func (c *conn) leave() gnet.Action {
 // runLent is a lent connection's goroutine.
 func (c *conn) runLent() {
 	e := c.lst.eng
-	err := c.link.adopt(e)
+	err := c.link.adopt(e, false)
 	if r := c.relay; err == nil && r != nil {
 		if err = r.adopt(); err != nil && !short(err) {
 			r.lost, err = true, nil // the client is still owed what has come from it
@@ -75,8 +75,8 @@ func (c *conn) runLent() {
 }
 
 // adopt makes a blocking connection of the descriptor taken from gnet. Any
-// failure but a lack of ours means that the peer is gone.
-func (l *link) adopt(e *Engine) error {
+// failure but a lack of ours means that the peer is gone, which is none with gone.
+func (l *link) adopt(e *Engine, gone bool) error {
 	e.swap <- struct{}{}
 	defer func() { <-e.swap }()
 	f := os.NewFile(uintptr(l.off.fd), "")
@@ -89,7 +89,7 @@ func (l *link) adopt(e *Engine) error {
 	// A socket that was reset a moment ago has no peer any more; gnet would
 	// panic over its nil address.
 	tc, ok := nc.(*net.TCPConn)
-	if !ok || !dropZones(tc) {
+	if !ok || !dropZones(tc) && !gone {
 		_ = nc.Close()
 		return net.ErrClosed
 	}

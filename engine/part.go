@@ -55,7 +55,7 @@ func (r *relay) backendFailed(err error) {
 		return
 	}
 	r.lent.mu.Lock()
-	ended := r.downEnded
+	ended := r.downEnded && r.opaque
 	r.upEnded = true
 	r.due = r.c.lst.eng.now() + r.c.lst.Limits.Linger
 	r.link.interrupt(false) // to see that
@@ -72,6 +72,7 @@ func (r *relay) endUp() error {
 	r.lent.mu.Lock()
 	r.upEnded, r.lent.asked = true, true
 	over, stays := r.opaque && r.downEnded || r.owesNothing(), r.data != nil && !r.opaque
+	r.data.hurry()
 	r.progress()
 	r.link.interrupt(false) // there is a new deadline
 	r.lent.mu.Unlock()
@@ -96,7 +97,7 @@ func (r *relay) owesNothing() bool {
 func (r *relay) endDown() error {
 	r.lent.mu.Lock()
 	over, opaque, held := r.upEnded, r.opaque, r.held
-	r.downEnded = true
+	r.downEnded = opaque || held
 	if opaque {
 		r.c.blame(ReasonBackendClosed)
 		r.progress()

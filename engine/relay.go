@@ -260,7 +260,7 @@ func (r *relay) adopt() error {
 	if r.link.tc() != nil { // it has not been on the loop yet
 		return nil
 	}
-	return r.link.adopt(r.c.lst.eng)
+	return r.link.adopt(r.c.lst.eng, r.held)
 }
 
 // count adds the bytes that have gone across to the counters. For the pair's holder.

@@ -113,7 +113,7 @@ type library struct {
 }
 
 // everyLibrary runs a test for each layer of both sides.
-func everyLibrary(t *testing.T, test func(*testing.T, *library)) {
+func everyLibrary(t *testing.T, test func(*testing.T, *library), opts ...option) {
 	everyKind(t, func(t *testing.T, secureBackend bool, dial func(*server) *client) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -137,10 +137,10 @@ func everyLibrary(t *testing.T, test func(*testing.T, *library)) {
 			}
 		})
 		t.Cleanup(func() { close(over) })
-		l.server = start(t, relayTo(b), func(c *Config) {
+		l.server = start(t, append(opts, relayTo(b), func(c *Config) {
 			c.Listeners[0].NewSession = func(*codec.Peer) codec.Session { return new(shelf) }
 			c.Listeners[0].Data = &Data{Ports: NewPorts(0, 0)}
-		})
+		})...)
 		test(t, l)
 	})
 }

@@ -176,10 +176,25 @@ func (t *transfer) meet() (*net.TCPConn, error) {
 	return nc.(*net.TCPConn), nil
 }
 
+// await sets the deadline for the client's connection, which is nearer from the time that
+// it is leaving.
+func (t *transfer) await(leaving bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leaving = t.leaving || leaving
+	patience := t.lst.Limits.DataConnect
+	if t.leaving {
+		patience = min(patience, t.lst.Limits.Linger)
+	}
+	if t.ln != nil && t.state == codec.DataConnecting {
+		_ = t.ln.SetDeadline(t.lst.eng.deadline(t.lst.eng.now() + patience))
+	}
+}
+
 // accept takes the client's connection. Others are closed, and do not keep it away.
 func (t *transfer) accept() (*net.TCPConn, error) {
 	e, ln := t.lst.eng, t.ln
-	_ = ln.SetDeadline(e.deadline(e.now() + t.lst.Limits.DataConnect))
+	t.await(false)
 	stop := context.AfterFunc(t.aborted, func() { _ = ln.SetDeadline(past) })
 	defer stop()
 	for told := false; ; {

@@ -204,7 +204,7 @@ func cutWord(line []byte) (word, rest []byte) {
 	if i < 0 {
 		return line, nil
 	}
-	return line[:i], bytes.TrimSpace(line[i:])
+	return line[:i], bytes.Trim(line[i:], " \t")
 }
 
 // messageID reports whether arg is one, and nothing else (RFC 3977 §3.6). A server does

@@ -189,7 +189,7 @@ func (s *Session) logout(_, _, up, out []byte) ([]byte, []byte, codec.Action) {
 
 func (s *Session) authenticate(line, arg, up, out []byte) ([]byte, []byte, codec.Action) {
 	mechanism, initial, more := bytes.Cut(arg, []byte{' '})
-	if !quoted(mechanism) || !codec.PassesSASL(mechanism[1:len(mechanism)-1]) {
+	if !quoted(mechanism) || !codec.PassesSASL(mechanism[1:len(mechanism)-1]) || more && !bytes.ContainsAny(initial[:min(1, len(initial))], `"{`) {
 		return s.reject(line, up, out, `NO "A mechanism that is offered is expected, and a string"`)
 	}
 	command := append([]byte("AUTHENTICATE "), mechanism...)
@@ -241,7 +241,7 @@ func (s *Session) send(text, up, out []byte) ([]byte, []byte, codec.Action) {
 	} else {
 		up = fmt.Appendf(up, "\"%s\"\r\n", text)
 	}
-	b.has, b.command = true, nil
+	b.has, b.command, b.text = true, nil, nil
 	s.to(waiting)
 	return up, out, codec.Continue
 }
