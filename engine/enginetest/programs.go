@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -94,12 +95,21 @@ func Daemon(t testing.TB, argv ...string) (output func() string) {
 	return out.String
 }
 
+// ports counts those that FreePort has tried, from anywhere: packages are tested at the
+// same time.
+var ports = func() *atomic.Uint32 {
+	n := new(atomic.Uint32)
+	n.Store(rand.Uint32N(12_000))
+	return n
+}()
+
 // FreePort is one on loopback that nobody listens on at the moment, nor gets for an
-// outgoing connection: it lies below the range of those.
+// outgoing connection: it lies below the range of those. None is returned twice, so that
+// a server may need several.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		port := strconv.Itoa(20_000 + rand.N(12_000))
+		port := strconv.Itoa(20_000 + int(ports.Add(1)%12_000))
 		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
 			_ = ln.Close()
 			return port
